@@ -1,0 +1,8 @@
+//! Decisions as pure functions.
+//!
+//! `(snapshot, facts of the request, now) -> decision and reason`: no I/O, no clock, no `unsafe`. The same code
+//! answers live traffic, the tests inside a configuration, property tests and fuzzers.
+#![forbid(unsafe_code)]
+
+pub mod route;
+pub mod snapshot;
