@@ -1,0 +1,20 @@
+//! Cases on real sockets against the real binary. Each module is a group of rules; `harness` is what they share.
+//!
+//! Run `cargo build` first: the binary is looked for next to this one.
+
+mod harness;
+mod seccomp;
+mod table;
+
+mod bounds;
+mod components;
+mod faults;
+mod fields;
+mod forward;
+mod logs;
+mod requests;
+mod responses;
+mod targets;
+mod time;
+mod torture;
+mod upgrade;
