@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
 use crate::route::Router;
 
@@ -132,26 +133,6 @@ pub enum Underscores {
     Drop,
     /// The field is passed on.
     Allow,
-}
-
-/// How request targets are normalised before routing. What was routed is what is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TargetPolicy {
-    /// Several slashes in a row become one.
-    pub merge_slashes: bool,
-    /// What happens to `;parameters` of a path segment.
-    pub path_parameters: PathParameters,
-    /// Whether `%2F` may stand in a path; it is refused otherwise.
-    pub encoded_slash: bool,
-}
-
-/// What happens to `;parameters` of a path segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathParameters {
-    /// They are cut off.
-    Strip,
-    /// They stay, and a segment that is a dot segment without them is refused.
-    Keep,
 }
 
 /// What happens to the requests that it matches. What it matches is in the router of each listener.
