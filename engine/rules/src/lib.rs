@@ -4,5 +4,8 @@
 //! answers live traffic, the tests inside a configuration, property tests and fuzzers.
 #![forbid(unsafe_code)]
 
+pub mod balance;
+pub mod failure;
+pub mod retry;
 pub mod route;
 pub mod snapshot;

@@ -1,0 +1,386 @@
+//! Every way in which a request can end early.
+//!
+//! A variant is a fact; what follows from it (status, who is at fault, the word in logs and metrics) are
+//! exhaustive matches beside it. Words are those of RFC 9209 §2.3 where it has one.
+
+use sluice_wire::h1::body::{ChunkError, FramingError};
+use sluice_wire::h1::parse::HeadError;
+use sluice_wire::target::TargetError;
+
+/// Why a request was not served as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The head is not strictly valid, or over a bound.
+    RequestHead(HeadError),
+    /// Where the request ends is ambiguous.
+    RequestFraming(FramingError),
+    /// The request target cannot be made canonical.
+    RequestTarget(TargetError),
+    /// `Host` is missing, doubled or invalid, or the authority of the target is invalid.
+    RequestHost,
+    /// A field name has an underscore, which many applications take for a hyphen.
+    RequestUnderscore,
+    /// A WebSocket handshake that is none (RFC 6455 §4.1).
+    RequestUpgrade,
+    /// The chunked content is not strictly valid.
+    RequestChunk(ChunkError),
+    /// The client closed or broke the connection before its request was complete.
+    RequestIncomplete,
+    /// The head took longer than `timeouts.header`.
+    HeaderTimeout,
+    /// The body made no progress for `timeouts.body`, or was slower than `limits.min-rate`.
+    BodyTimeout,
+    /// The body is over its limit.
+    BodyTooLarge,
+    /// An `Expect` other than `100-continue`.
+    Expectation,
+    /// CONNECT, which a gateway does not do.
+    MethodUnsupported,
+    /// The route exists, and not for this method.
+    MethodNotAllowed,
+    /// No route matches.
+    NoRoute,
+    /// The client went away while the upstream was at work.
+    ClientGone,
+    /// The client did not take the response within `timeouts.write`.
+    WriteTimeout,
+    /// All message buffers of the core are in use.
+    OutOfMemory,
+    /// The listener has as many connections as it may have.
+    ConnectionLimit,
+    /// No address of the upstream is known: its names do not resolve.
+    DnsError,
+    /// The connection to the upstream was refused or could not be made.
+    ConnectionRefused,
+    /// The upstream did not accept the connection within `timeouts.connect`.
+    ConnectionTimeout,
+    /// No descriptor was left for a connection to the upstream.
+    DescriptorLimit,
+    /// The upstream closed the connection before a response.
+    ConnectionTerminated,
+    /// No response within `timeouts.response`, or none complete within the route's `timeout`.
+    ResponseTimeout,
+    /// The upstream stopped in the middle for longer than `timeouts.idle`.
+    ReadTimeout,
+    /// The upstream's response ended before its content was complete.
+    ResponseIncomplete,
+    /// The upstream's response head is not strictly valid.
+    ResponseHead(HeadError),
+    /// Where the upstream's response ends is ambiguous.
+    ResponseFraming(FramingError),
+    /// The upstream's chunked content is not strictly valid.
+    ResponseChunk(ChunkError),
+    /// More interim responses than may be.
+    ResponseInterim,
+    /// A 101 that nobody asked for, or to another protocol.
+    UpgradeFailed,
+    /// A bug of ours.
+    Internal,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The gateway's.
+    Gateway,
+    /// The upstream's.
+    Upstream,
+}
+
+impl Failure {
+    /// The status code for the client (RFC 9110 §15).
+    pub fn status(self) -> u16 {
+        match self {
+            Failure::RequestHead(error) => match error {
+                HeadError::LineTooLong { .. } => 414,
+                HeadError::HeadTooLong { .. } | HeadError::TooManyFields { .. } => 431,
+                HeadError::Version => 505,
+                HeadError::FirstLine
+                | HeadError::FieldName
+                | HeadError::FieldValue
+                | HeadError::LineEnd
+                | HeadError::Status => 400,
+            },
+            Failure::RequestFraming(FramingError::Unsupported) | Failure::MethodUnsupported => 501,
+            Failure::RequestFraming(_)
+            | Failure::RequestTarget(_)
+            | Failure::RequestHost
+            | Failure::RequestUnderscore
+            | Failure::RequestUpgrade
+            | Failure::RequestChunk(_)
+            | Failure::RequestIncomplete => 400,
+            Failure::HeaderTimeout | Failure::BodyTimeout => 408,
+            Failure::BodyTooLarge => 413,
+            Failure::Expectation => 417,
+            Failure::MethodNotAllowed => 405,
+            Failure::NoRoute => 404,
+            // Nobody reads it; the code is the one that nginx made known for this in logs.
+            Failure::ClientGone | Failure::WriteTimeout => 499,
+            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => 503,
+            Failure::ConnectionRefused
+            | Failure::ConnectionTerminated
+            | Failure::ResponseIncomplete
+            | Failure::ResponseHead(_)
+            | Failure::ResponseFraming(_)
+            | Failure::ResponseChunk(_)
+            | Failure::ResponseInterim
+            | Failure::UpgradeFailed => 502,
+            Failure::ConnectionTimeout | Failure::ResponseTimeout | Failure::ReadTimeout => 504,
+            Failure::Internal => 500,
+        }
+    }
+
+    /// The word in `Proxy-Status`, logs and metrics (RFC 9209 §2.3 where it has one).
+    pub fn label(self) -> &'static str {
+        match self {
+            Failure::RequestHead(_)
+            | Failure::RequestFraming(_)
+            | Failure::RequestTarget(_)
+            | Failure::RequestHost
+            | Failure::RequestUnderscore
+            | Failure::RequestUpgrade
+            | Failure::RequestChunk(_)
+            | Failure::RequestIncomplete
+            | Failure::Expectation
+            | Failure::MethodUnsupported => "http_request_error",
+            Failure::HeaderTimeout => "header_timeout",
+            Failure::BodyTimeout => "body_timeout",
+            Failure::BodyTooLarge => "body_too_large",
+            Failure::MethodNotAllowed => "method_not_allowed",
+            Failure::NoRoute => "no_route",
+            Failure::ClientGone => "client_gone",
+            Failure::WriteTimeout => "write_timeout",
+            Failure::OutOfMemory => "out_of_memory",
+            Failure::ConnectionLimit | Failure::DescriptorLimit => "connection_limit_reached",
+            Failure::DnsError => "dns_error",
+            Failure::ConnectionRefused => "connection_refused",
+            Failure::ConnectionTimeout => "connection_timeout",
+            Failure::ConnectionTerminated => "connection_terminated",
+            Failure::ResponseTimeout => "http_response_timeout",
+            Failure::ReadTimeout => "connection_read_timeout",
+            Failure::ResponseIncomplete => "http_response_incomplete",
+            Failure::ResponseHead(HeadError::HeadTooLong { .. } | HeadError::TooManyFields { .. }) => {
+                "http_response_header_section_size"
+            }
+            Failure::ResponseHead(_) | Failure::ResponseFraming(_) | Failure::ResponseInterim => "http_protocol_error",
+            Failure::ResponseChunk(_) => "http_response_transfer_coding",
+            Failure::UpgradeFailed => "http_upgrade_failed",
+            Failure::Internal => "proxy_internal_error",
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn side(self) -> Side {
+        match self {
+            Failure::RequestHead(_)
+            | Failure::RequestFraming(_)
+            | Failure::RequestTarget(_)
+            | Failure::RequestHost
+            | Failure::RequestUnderscore
+            | Failure::RequestUpgrade
+            | Failure::RequestChunk(_)
+            | Failure::RequestIncomplete
+            | Failure::HeaderTimeout
+            | Failure::BodyTimeout
+            | Failure::BodyTooLarge
+            | Failure::Expectation
+            | Failure::MethodUnsupported
+            | Failure::MethodNotAllowed
+            | Failure::NoRoute
+            | Failure::ClientGone
+            | Failure::WriteTimeout => Side::Client,
+            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::Internal => {
+                Side::Gateway
+            }
+            Failure::DnsError
+            | Failure::ConnectionRefused
+            | Failure::ConnectionTimeout
+            | Failure::ConnectionTerminated
+            | Failure::ResponseTimeout
+            | Failure::ReadTimeout
+            | Failure::ResponseIncomplete
+            | Failure::ResponseHead(_)
+            | Failure::ResponseFraming(_)
+            | Failure::ResponseChunk(_)
+            | Failure::ResponseInterim
+            | Failure::UpgradeFailed => Side::Upstream,
+        }
+    }
+
+    /// What the client is told. Nothing about the inside of the network: an upstream's failure has one text for
+    /// each status, and the cause goes to the log.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Failure::RequestHead(error) => match error {
+                HeadError::FirstLine => "The request line is malformed.",
+                HeadError::Version => "Only HTTP/1.0 and HTTP/1.1 are spoken here.",
+                HeadError::FieldName => "A field name is invalid, or a field is continued on a second line.",
+                HeadError::FieldValue => "A field value has an invalid character.",
+                HeadError::LineEnd => "A line does not end in CRLF.",
+                HeadError::Status => "The head is malformed.",
+                HeadError::LineTooLong { .. } => "The request line is too long.",
+                HeadError::HeadTooLong { .. } => "The field section is too large.",
+                HeadError::TooManyFields { .. } => "The request has too many fields.",
+            },
+            Failure::RequestFraming(error) => match error {
+                FramingError::Both => "Content-Length and Transfer-Encoding exclude each other.",
+                FramingError::Length => "Content-Length is invalid.",
+                FramingError::Coding => "Transfer-Encoding is invalid.",
+                FramingError::Unsupported => "The only transfer coding understood here is chunked.",
+                FramingError::Version => "HTTP/1.0 has no Transfer-Encoding.",
+            },
+            Failure::RequestTarget(error) => match error {
+                TargetError::Form => "The request target has an invalid form.",
+                TargetError::Character => "The request target has an invalid character.",
+                TargetError::PercentEncoding => "The path has an invalid percent-encoding.",
+                TargetError::Encoded => "The path has a forbidden percent-encoded character.",
+                TargetError::AboveRoot => "The path leads above its root.",
+                TargetError::Scheme => "The scheme of the request target is invalid.",
+            },
+            Failure::RequestHost => "Exactly one valid Host is needed.",
+            Failure::RequestUnderscore => "Field names with an underscore are not accepted here.",
+            Failure::RequestUpgrade => "The WebSocket handshake is invalid.",
+            Failure::RequestChunk(_) => "The chunked content is invalid.",
+            Failure::RequestIncomplete => "The request is incomplete.",
+            Failure::HeaderTimeout => "The request head took too long.",
+            Failure::BodyTimeout => "The request content took too long.",
+            Failure::BodyTooLarge => "The request content is too large.",
+            Failure::Expectation => "The expectation cannot be met.",
+            Failure::MethodUnsupported => "The method is not implemented here.",
+            Failure::MethodNotAllowed => "The method is not allowed for this target.",
+            Failure::NoRoute => "Nothing is served at this target.",
+            Failure::ClientGone | Failure::WriteTimeout => "The client has gone.",
+            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => {
+                "The service is overloaded or not available now."
+            }
+            Failure::ConnectionRefused
+            | Failure::ConnectionTerminated
+            | Failure::ResponseIncomplete
+            | Failure::ResponseHead(_)
+            | Failure::ResponseFraming(_)
+            | Failure::ResponseChunk(_)
+            | Failure::ResponseInterim
+            | Failure::UpgradeFailed => "The service behind this gateway gave no valid response.",
+            Failure::ConnectionTimeout | Failure::ResponseTimeout | Failure::ReadTimeout => {
+                "The service behind this gateway did not respond in time."
+            }
+            Failure::Internal => "The gateway failed.",
+        }
+    }
+
+    /// Whether the connection to the client cannot carry a further request, because where the next one would
+    /// start is not known.
+    pub fn closes(self) -> bool {
+        match self {
+            Failure::RequestHead(_)
+            | Failure::RequestFraming(_)
+            | Failure::RequestChunk(_)
+            | Failure::RequestTarget(_)
+            | Failure::RequestHost
+            | Failure::RequestUnderscore
+            | Failure::RequestIncomplete
+            | Failure::HeaderTimeout
+            | Failure::BodyTimeout
+            | Failure::BodyTooLarge
+            | Failure::MethodUnsupported
+            | Failure::ClientGone
+            | Failure::WriteTimeout
+            | Failure::OutOfMemory
+            | Failure::ConnectionLimit
+            | Failure::Internal => true,
+            Failure::RequestUpgrade
+            | Failure::Expectation
+            | Failure::MethodNotAllowed
+            | Failure::NoRoute
+            | Failure::DnsError
+            | Failure::ConnectionRefused
+            | Failure::ConnectionTimeout
+            | Failure::DescriptorLimit
+            | Failure::ConnectionTerminated
+            | Failure::ResponseTimeout
+            | Failure::ReadTimeout
+            | Failure::ResponseIncomplete
+            | Failure::ResponseHead(_)
+            | Failure::ResponseFraming(_)
+            | Failure::ResponseChunk(_)
+            | Failure::ResponseInterim
+            | Failure::UpgradeFailed => false,
+        }
+    }
+}
+
+/// The reason phrase of a status code that the gateway itself sends (RFC 9110 §15).
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        410 => "Gone",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client learns who is at fault from the class of the status alone.
+    #[test]
+    fn the_status_class_agrees_with_the_side() {
+        for failure in [
+            Failure::RequestHead(HeadError::FirstLine),
+            Failure::RequestFraming(FramingError::Both),
+            Failure::RequestHost,
+            Failure::HeaderTimeout,
+            Failure::NoRoute,
+            Failure::ClientGone,
+            Failure::OutOfMemory,
+            Failure::DnsError,
+            Failure::ConnectionRefused,
+            Failure::ResponseTimeout,
+            Failure::ResponseHead(HeadError::FieldName),
+            Failure::Internal,
+        ] {
+            assert_eq!(failure.side() == Side::Client, failure.status() < 500, "{failure:?}");
+            assert!(!failure.label().is_empty() && failure.detail().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn each_bound_of_the_head_has_its_own_status() {
+        let status = |error| Failure::RequestHead(error).status();
+        assert_eq!(status(HeadError::LineTooLong { limit: 1 }), 414);
+        assert_eq!(status(HeadError::HeadTooLong { limit: 1 }), 431);
+        assert_eq!(status(HeadError::TooManyFields { limit: 1 }), 431);
+        assert_eq!(status(HeadError::Version), 505);
+        assert_eq!(Failure::RequestFraming(FramingError::Unsupported).status(), 501);
+    }
+}
