@@ -1,0 +1,182 @@
+//! From the tables as written to the snapshot that runs: names become indices, patterns become routers, and what
+//! only shows when tables are seen together is checked.
+
+mod routes;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use sluice_rules::snapshot::{
+    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Runtime, Snapshot, TargetPolicy, Upstream, UpstreamId,
+    UpstreamTimeouts,
+};
+
+use crate::error::{Code, Diagnostic, Place};
+use crate::read::{At, Context};
+use crate::schema::{self, Schema};
+
+/// The snapshot of a schema. `None`: something is missing without which there is none.
+pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Snapshot> {
+    let runtime = Runtime {
+        cores: schema.runtime.cores.0,
+        driver: schema.runtime.driver.0,
+        memory_bytes: schema.runtime.memory.0,
+    };
+    let admin = schema.admin.given().map(|admin| checked_admin(&admin.address, context));
+    check_listeners(schema, context);
+    let upstreams: Vec<_> =
+        schema.upstream.items.iter().map(|(name, table)| upstream(name, table.as_ref(), context)).collect();
+    let compiled = routes::compile(schema, context);
+    check_unused(schema, &compiled.used, context);
+    let listeners = schema.listener.iter().enumerate().map(|(index, table)| Listener {
+        name: listener_name(table),
+        address: table.address.0,
+        limits: listener_limits(&table.limits, context),
+        timeouts: listener_timeouts(&table.timeouts),
+        trusted_proxies: table.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
+        underscores: table.underscores.0,
+        target: target_policy(table),
+        router: compiled.router(index),
+    });
+    let listeners = listeners.collect();
+    Some(Snapshot {
+        runtime,
+        admin,
+        listeners,
+        routes: compiled.routes?,
+        upstreams: upstreams.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// The name from the file, or the address.
+pub(crate) fn listener_name(listener: &schema::Listener) -> String {
+    listener.name.given().map_or_else(|| listener.address.0.to_string(), |name| name.0.clone())
+}
+
+pub(crate) fn target_policy(listener: &schema::Listener) -> TargetPolicy {
+    TargetPolicy {
+        merge_slashes: listener.merge_slashes.value,
+        path_parameters: listener.path_parameters.0,
+        encoded_slash: listener.encoded_slashes.0,
+    }
+}
+
+fn checked_admin(address: &At<crate::values::Address>, context: &mut Context<'_>) -> SocketAddr {
+    if !address.0.ip().is_loopback() {
+        let message = "the admin address is not on loopback";
+        let note = Diagnostic::warning(Code::ExposedAdmin, address.place, message);
+        context.push(note.label("whoever reaches it controls the gateway").help("use 127.0.0.1 or [::1]"));
+    }
+    address.0
+}
+
+/// Notes a second thing of a name or an address that something already has.
+pub(crate) fn check_unique<K: std::hash::Hash + Eq>(
+    seen: &mut HashMap<K, Option<Place>>,
+    key: K,
+    place: Option<Place>,
+    message: impl FnOnce() -> String,
+    context: &mut Context<'_>,
+) {
+    match seen.get(&key) {
+        Some(first) => {
+            let note = Diagnostic::error(Code::Duplicate, place, message()).label("again here");
+            context.push(note.related(*first, "first here"));
+        }
+        None => {
+            seen.insert(key, place);
+        }
+    }
+}
+
+fn check_listeners(schema: &Schema, context: &mut Context<'_>) {
+    if schema.listener.is_empty() && schema.listener.complete {
+        let place = schema.listener.place.unwrap_or(Place::new(0, 0..0));
+        let note = Diagnostic::error(Code::MissingKey, Some(place), "there is no listener");
+        context.push(note.help("add a [[listener]] with an address"));
+    }
+    let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
+    for listener in &schema.listener.items {
+        if let Some(name) = listener.name.given() {
+            let message = format!("two listeners are named {}", context.written(name.place));
+            check_unique(&mut names, name.0.as_str(), name.place, || message, context);
+        }
+        let address = &listener.address;
+        // Port 0 is another port each time.
+        if address.0.port() != 0 {
+            let message = format!("two listeners have the address {}", context.written(address.place));
+            check_unique(&mut addresses, address.0, address.place, || message, context);
+        }
+    }
+}
+
+fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -> ListenerLimits {
+    let (head, line) = (limits.header_bytes.0, &limits.request_line_bytes);
+    // A smaller head bounds the default of the line as well; only a line that was written is a contradiction.
+    if line.0 > head && line.place.is_some() {
+        let note = Diagnostic::error(Code::OutOfRange, line.place, "`request-line-bytes` is more than `header-bytes`");
+        let note = note.label(format!("has to be at most {}", crate::units::show_size(head)));
+        context.push(note.related(limits.header_bytes.place, "the whole head"));
+    }
+    ListenerLimits {
+        header_bytes: head as usize,
+        header_fields: limits.header_fields.0 as usize,
+        request_line_bytes: line.0.min(head) as usize,
+        connections: limits.connections.0 as usize,
+        body_bytes: limits.body.0,
+        rate_min: limits.min_rate.0,
+    }
+}
+
+fn listener_timeouts(timeouts: &schema::ListenerTimeouts) -> ListenerTimeouts {
+    ListenerTimeouts {
+        header: timeouts.header.0,
+        keep_alive: timeouts.keep_alive.0,
+        body: timeouts.body.0,
+        write: timeouts.write.0,
+        half_close: timeouts.half_close.0,
+        tunnel: timeouts.tunnel.0,
+    }
+}
+
+fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &mut Context<'_>) -> Option<Upstream> {
+    let table = table?;
+    if table.endpoints.is_empty() && table.endpoints.complete {
+        let message = format!("the upstream `{}` has no endpoints", name.value);
+        context.push(Diagnostic::error(Code::InvalidValue, table.endpoints.place, message).label("needs at least one"));
+    }
+    let mut seen = HashMap::new();
+    for endpoint in &table.endpoints.items {
+        let message = format!("the endpoint {} is listed twice", context.written(endpoint.place));
+        check_unique(&mut seen, &endpoint.0, endpoint.place, || message, context);
+    }
+    Some(Upstream {
+        name: name.value.clone(),
+        endpoints: table.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
+        balance: table.balance.0,
+        timeouts: UpstreamTimeouts {
+            connect: table.timeouts.connect.0,
+            response: table.timeouts.response.0,
+            idle: table.timeouts.idle.0,
+        },
+        keep_alive: KeepAlive { connections: table.keep_alive.connections.0 as usize, idle: table.keep_alive.idle.0 },
+        retries: table.retries.0 as u32,
+        header_bytes: table.limits.header_bytes.0 as usize,
+        header_fields: table.limits.header_fields.0 as usize,
+    })
+}
+
+/// Warns of upstreams that no route sends to. With a route that could not be read, one cannot know.
+fn check_unused(schema: &Schema, used: &HashSet<UpstreamId>, context: &mut Context<'_>) {
+    if !schema.route.complete
+        || schema.route.iter().any(|route| matches!(route.upstream, crate::read::Optional::Broken))
+    {
+        return;
+    }
+    for (index, (name, _)) in schema.upstream.items.iter().enumerate() {
+        if !used.contains(&UpstreamId(index as u32)) {
+            let message = format!("no route sends to the upstream `{}`", name.value);
+            context.push(Diagnostic::warning(Code::Unused, name.place, message).label("unused"));
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Routes: what they match, what they do, and whether any request can reach them.
+
+use std::collections::{HashMap, HashSet};
+
+use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, Router, Segment, ValuePattern};
+use sluice_rules::snapshot::{Action, Piece, Rewrite, Route, RouteId, Template, UpstreamId};
+use sluice_wire::target;
+
+use super::{check_unique, listener_name, target_policy};
+use crate::error::{Code, Diagnostic, Place};
+use crate::matching::{Part, TemplateText};
+use crate::read::{At, Context, Optional};
+use crate::schema::{self, Schema};
+
+/// All routes, compiled.
+pub(super) struct Compiled {
+    /// `None`: some route could not be compiled.
+    pub(super) routes: Option<Vec<Route>>,
+    /// Upstreams that some route sends to.
+    pub(super) used: HashSet<UpstreamId>,
+    /// What each route matches, and the listeners where it applies.
+    matchers: Vec<(Matcher, Vec<usize>)>,
+    sound: bool,
+}
+
+impl Compiled {
+    /// The router of a listener. Empty if there are errors, since then nobody will use it.
+    pub(super) fn router(&self, listener: usize) -> Router {
+        let ids = (0..).map(RouteId);
+        let here = ids.zip(&self.matchers).filter(|(_, (_, listeners))| self.sound && listeners.contains(&listener));
+        Router::new(here.map(|(id, (matcher, _))| (id, matcher)))
+    }
+}
+
+/// Compiles all routes and notes what is wrong with them.
+pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
+    let mut used = HashSet::new();
+    let mut names = HashMap::new();
+    let mut routes = Some(Vec::new());
+    let mut matchers = Vec::new();
+    for (index, table) in schema.route.iter().enumerate() {
+        if let Some(name) = table.name.given() {
+            let message = format!("two routes are named {}", context.written(name.place));
+            check_unique(&mut names, name.0.as_str(), name.place, || message, context);
+        }
+        let matcher = matcher(table);
+        let listeners = listeners(schema, table, context);
+        check_path(schema, table, &listeners, context);
+        let action = action(schema, table, &matcher.path, context);
+        used.extend(action.iter().filter_map(|action| match action {
+            Action::Forward(upstream) => Some(*upstream),
+            Action::Redirect { .. } | Action::Respond { .. } => None,
+        }));
+        let rewrite = rewrite(table, &matcher.path, context);
+        matchers.push((matcher, listeners));
+        let route = action.map(|action| Route {
+            name: table.name.given().map_or_else(|| format!("route {}", index + 1), |name| name.0.clone()),
+            action,
+            rewrite,
+            timeout: table.timeout.given().map(|timeout| timeout.0),
+            body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
+            upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
+            trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
+        });
+        routes = routes.zip(route).map(|(mut routes, route)| {
+            routes.push(route);
+            routes
+        });
+    }
+    check_reachable(schema, &matchers, context);
+    let sound = check_methods(schema, context);
+    Compiled { routes, used, matchers, sound }
+}
+
+fn matcher(table: &schema::Route) -> Matcher {
+    let hosts = table.host.given().map(|hosts| hosts.0.iter().map(|host| host.0.clone()).collect());
+    let methods = table.methods.given().map(|methods| methods.iter().map(|method| method.0.clone()).collect());
+    let pairs = |pairs: &[(At<String>, At<crate::matching::ValueMatch>)]| {
+        pairs.iter().map(|(name, value)| (name.value.clone(), value.0.clone())).collect::<Vec<_>>()
+    };
+    Matcher {
+        hosts: hosts.unwrap_or_default(),
+        path: table.path.0.clone(),
+        methods: methods.unwrap_or_default(),
+        headers: table.headers.given().map(|headers| pairs(&headers.0)).unwrap_or_default(),
+        query: table.query.given().map(|query| pairs(&query.0)).unwrap_or_default(),
+    }
+}
+
+/// Indices of the listeners where a route applies.
+fn listeners(schema: &Schema, table: &schema::Route, context: &mut Context<'_>) -> Vec<usize> {
+    let all: Vec<String> = schema.listener.iter().map(|listener| listener_name(listener)).collect();
+    let names = match &table.listener {
+        Optional::Absent => return (0..all.len()).collect(),
+        // Where it applies is unknown, so nothing more can be said of it.
+        Optional::Broken => return Vec::new(),
+        Optional::Given(names) => &names.0,
+    };
+    let mut found = Vec::new();
+    for name in &names.items {
+        match all.iter().position(|listener| *listener == name.0) {
+            Some(index) => found.push(index),
+            // It may be the name of a listener that could not be read.
+            None if !schema.listener.complete => {}
+            None => dangling("listener", name, all.iter().map(String::as_str), context),
+        }
+    }
+    found
+}
+
+fn dangling<'n>(
+    what: &str,
+    name: &At<crate::values::Name>,
+    known: impl Iterator<Item = &'n str>,
+    context: &mut Context<'_>,
+) {
+    let message = format!("there is no {what} {}", context.written(name.place));
+    let note = Diagnostic::error(Code::DanglingName, name.place, message).label("not found");
+    context.push(note.did_you_mean(&name.0, known));
+}
+
+/// Notes a path that normalising would change, so that no request ever has it.
+fn check_path(schema: &Schema, table: &schema::Route, listeners: &[usize], context: &mut Context<'_>) {
+    let written = match &table.path.0 {
+        PathPattern::Exact(path) => path.clone(),
+        PathPattern::Prefix(prefix) => format!("{prefix}/"),
+        PathPattern::Template { segments, .. } => segments.iter().fold(String::new(), |path, segment| match segment {
+            Segment::Text(text) => path + "/" + text,
+            Segment::Param(_) => path + "/x",
+        }),
+        PathPattern::Regex(_) => return,
+    };
+    let mut normal = target::Target::default();
+    let mut why = None;
+    for listener in listeners {
+        let read = normal.read("GET", written.as_bytes(), target_policy(&schema.listener[*listener]));
+        match read {
+            Ok(()) if normal.as_str() == written && !written.contains('?') => return,
+            Ok(()) => why = Some(format!("requests for it arrive as `{}`", normal.as_str())),
+            Err(error) => why = Some(format!("requests for it are refused: {error}")),
+        }
+    }
+    if let Some(why) = why {
+        let message = format!("no request has the path {}", context.written(table.path.place));
+        context.push(Diagnostic::error(Code::NeverMatches, table.path.place, message).label(why));
+    }
+}
+
+/// What the route does. `None`: that is unclear, and a diagnostic says why.
+fn action(schema: &Schema, table: &At<schema::Route>, path: &PathPattern, context: &mut Context<'_>) -> Option<Action> {
+    let written: Vec<Option<Place>> = [
+        (!table.upstream.is_absent(), table.upstream.given().and_then(|given| given.place)),
+        (!table.redirect.is_absent(), table.redirect.given().and_then(|given| given.place)),
+        (!table.respond.is_absent(), table.respond.given().and_then(|given| given.place)),
+    ]
+    .into_iter()
+    .filter_map(|(there, place)| there.then_some(place))
+    .collect();
+    if written.is_empty() {
+        let note = Diagnostic::error(Code::Conflict, table.place, "the route does nothing");
+        context.push(note.label("needs one of `upstream`, `redirect` and `respond`"));
+    }
+    if let [first, second, ..] = written[..] {
+        let note = Diagnostic::error(Code::Conflict, second.or(table.place), "the route does two things");
+        let note = note.label("only one of `upstream`, `redirect` and `respond`");
+        context.push(note.related(first, "first here"));
+    }
+    if let (Some(rewrite), None) = (table.rewrite.given(), table.upstream.given())
+        && table.upstream.is_absent()
+        && !written.is_empty()
+    {
+        let note = Diagnostic::error(Code::Conflict, rewrite.place, "nothing is sent that could be rewritten");
+        context.push(note.label("`rewrite` goes with `upstream`"));
+    }
+    let forward = table.upstream.given().and_then(|name| upstream(schema, name, context));
+    let redirect = table
+        .redirect
+        .given()
+        .map(|redirect| Action::Redirect { to: template(&redirect.to, path, context), status: redirect.status.0 });
+    let respond = table.respond.given().map(|respond| respond_action(respond, context));
+    forward.or(redirect).or(respond)
+}
+
+fn upstream(schema: &Schema, name: &At<crate::values::Name>, context: &mut Context<'_>) -> Option<Action> {
+    let index = schema.upstream.items.iter().position(|(known, _)| known.value == name.0);
+    if index.is_none() {
+        dangling("upstream", name, schema.upstream.items.iter().map(|(known, _)| known.as_str()), context);
+    }
+    index.map(|index| Action::Forward(UpstreamId(index as u32)))
+}
+
+/// Fields that the gateway writes by itself, since they say where a response ends.
+const FRAMING: [&str; 5] = ["connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"];
+
+fn respond_action(respond: &schema::Respond, context: &mut Context<'_>) -> Action {
+    let given = respond.fields.given();
+    let fields = given.map(|fields| fields.0.as_slice()).unwrap_or_default();
+    for (name, _) in fields.iter().filter(|(name, _)| FRAMING.contains(&name.as_str())) {
+        let message = format!("the gateway writes `{}` by itself", name.value);
+        context.push(Diagnostic::error(Code::InvalidValue, name.place, message).label("leave it out"));
+    }
+    let status = respond.status.0 as u16;
+    // RFC 9110 §15.3.5, §15.3.6, §15.4.5
+    if matches!(status, 204 | 205 | 304) && !respond.body.is_empty() {
+        let message = format!("a response with status {status} has no content");
+        let note = Diagnostic::error(Code::Conflict, respond.body.place, message).label("leave it out");
+        context.push(note.related(respond.status.place, "because of this"));
+    }
+    let fields = fields.iter().map(|(name, value)| (name.value.clone(), value.0.clone())).collect();
+    Action::Respond { status, fields, body: respond.body.value.clone().into_bytes() }
+}
+
+fn rewrite(table: &schema::Route, path: &PathPattern, context: &mut Context<'_>) -> Rewrite {
+    let Some(rewrite) = table.rewrite.given() else { return Rewrite::default() };
+    if let Some(new) = rewrite.path.given() {
+        let rooted = match new.0.first() {
+            Some(Part::Text(text)) => text.starts_with('/'),
+            Some(Part::Hole(name)) => name == "path",
+            None => false,
+        };
+        if !rooted {
+            let message = format!("{} is not a path", context.written(new.place));
+            context.push(
+                Diagnostic::error(Code::InvalidValue, new.place, message).label("starts with a slash or `{path}`"),
+            );
+        }
+        refuse_text(new, &['?', '#'], "the query is rewritten by `query`", context);
+    }
+    if let Some(new) = rewrite.query.given() {
+        refuse_text(new, &['#', '\\'], "a query has no `#` and no backslash", context);
+    }
+    if let Some(new) = rewrite.host.given() {
+        let delimiters = ['/', '?', '#', '@', '\\', '%', '"', '<', '>', ','];
+        refuse_text(new, &delimiters, "expected a host and maybe a port", context);
+        if new.0.is_empty() {
+            context.push(
+                Diagnostic::error(Code::InvalidValue, new.place, "the new host is empty").label("expected a host"),
+            );
+        }
+    }
+    let mut part = |part: &Optional<TemplateText>| part.given().map(|text| template(text, path, context));
+    Rewrite { path: part(&rewrite.path), host: part(&rewrite.host), query: part(&rewrite.query) }
+}
+
+fn refuse_text(template: &At<TemplateText>, refused: &[char], why: &str, context: &mut Context<'_>) {
+    let found = template.0.iter().any(|part| matches!(part, Part::Text(text) if text.contains(refused)));
+    if found {
+        let message = format!("{} has a character that cannot stand there", context.written(template.place));
+        context.push(Diagnostic::error(Code::InvalidValue, template.place, message).label(why));
+    }
+}
+
+/// A template with the names of its holes looked up.
+fn template(text: &At<TemplateText>, path: &PathPattern, context: &mut Context<'_>) -> Template {
+    let params = path.params();
+    let piece = |part: &Part| match part {
+        Part::Text(text) => Some(Piece::Text(text.clone())),
+        Part::Hole(name) => match (params.iter().position(|param| param == name), name.as_str()) {
+            (Some(index), _) => Some(Piece::Param(index)),
+            (None, "path") => Some(Piece::Path),
+            (None, "query") => Some(Piece::Query),
+            (None, "host") => Some(Piece::Host),
+            (None, name) => {
+                let message = format!("the path has no parameter `{name}`");
+                let note = Diagnostic::error(Code::UnknownParameter, text.place, message).label("unknown parameter");
+                context.push(note.did_you_mean(name, params.iter().copied().chain(["path", "query", "host"])));
+                None
+            }
+        },
+    };
+    Template(text.0.iter().filter_map(piece).collect())
+}
+
+/// What a route matches on one listener and for one host, in a form that is equal for equal conditions.
+type Conditions = (usize, Option<HostPattern>, String, Vec<String>, Vec<String>, Vec<String>);
+
+/// Notes routes that match nothing which an earlier one does not match in the same way.
+fn check_reachable(schema: &Schema, matchers: &[(Matcher, Vec<usize>)], context: &mut Context<'_>) {
+    let mut seen: HashMap<Conditions, Option<Place>> = HashMap::new();
+    for (table, (matcher, listeners)) in schema.route.iter().zip(matchers) {
+        // What could not be read would make routes equal that are not.
+        let broken = matches!(table.host, Optional::Broken)
+            || matches!(table.methods, Optional::Broken)
+            || matches!(table.headers, Optional::Broken)
+            || matches!(table.query, Optional::Broken);
+        if broken {
+            continue;
+        }
+        let conditions = conditions(matcher, listeners);
+        let first = conditions.iter().find_map(|one| seen.get(one).copied());
+        if let Some(first) = first
+            && conditions.iter().all(|one| seen.contains_key(one))
+        {
+            let note = Diagnostic::error(Code::NeverMatches, table.place, "the route matches what an earlier one does");
+            context.push(note.label("can never match").related(first, "the same conditions"));
+        }
+        for one in conditions {
+            seen.entry(one).or_insert(table.place);
+        }
+    }
+}
+
+fn conditions(matcher: &Matcher, listeners: &[usize]) -> Vec<Conditions> {
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort();
+        texts.dedup();
+        texts
+    };
+    let value = |(name, value): &(String, ValuePattern)| match value {
+        ValuePattern::Exact(text) => format!("{name}={text}"),
+        ValuePattern::Regex(regex) => format!("{name}~{regex}"),
+        ValuePattern::Present => format!("{name}?"),
+    };
+    let path = match &matcher.path {
+        PathPattern::Exact(path) => format!("={path}"),
+        PathPattern::Prefix(prefix) => format!("{prefix}/*"),
+        PathPattern::Regex(regex) => format!("~{regex}"),
+        PathPattern::Template { segments, rest } => segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Text(text) => format!("/{text}"),
+                Segment::Param(_) => "/{}".to_owned(),
+            })
+            .chain(rest.then(|| "/*".to_owned()))
+            .collect(),
+    };
+    let methods = sorted(matcher.methods.clone());
+    let headers = sorted(matcher.headers.iter().map(value).collect());
+    let query = sorted(matcher.query.iter().map(value).collect());
+    let hosts: Vec<_> =
+        if matcher.hosts.is_empty() { vec![None] } else { matcher.hosts.iter().cloned().map(Some).collect() };
+    let one = |listener: usize, host: &Option<HostPattern>| {
+        (listener, host.clone(), path.clone(), methods.clone(), headers.clone(), query.clone())
+    };
+    listeners
+        .iter()
+        .flat_map(|listener| hosts.iter().map(move |host| (*listener, host)))
+        .map(|(l, h)| one(l, h))
+        .collect()
+}
+
+/// Whether the methods that all routes name fit the sets of a router.
+fn check_methods(schema: &Schema, context: &mut Context<'_>) -> bool {
+    let mut methods = HashSet::new();
+    for method in schema.route.iter().filter_map(|route| route.methods.given()).flat_map(|methods| methods.iter()) {
+        methods.insert(method.0.as_str());
+        if methods.len() > MethodSet::MAX {
+            let message = format!("the routes name more than {} methods", MethodSet::MAX);
+            context.push(Diagnostic::error(Code::OutOfRange, method.place, message).label("one too many"));
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,335 @@
+//! What is wrong with a configuration, for people and for programs.
+
+use std::fmt::{self, Write};
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $Variant:ident = $text:literal,)+) => {
+        /// What kind of fault it is. The texts are stable: programs may rely on them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $Variant,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Code::$Variant),+];
+
+            /// The stable text.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Code::$Variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A file that cannot be read.
+    Unreadable = "unreadable",
+    /// An `include` that matches nothing, is no pattern, or goes round in a circle.
+    Include = "include",
+    /// Text that is not TOML.
+    Syntax = "syntax",
+    /// A key that has no meaning here.
+    UnknownKey = "unknown-key",
+    /// A key or value whose feature is not part of this version.
+    NotBuiltYet = "not-built-yet",
+    /// A key that has to be there.
+    MissingKey = "missing-key",
+    /// A value of another type than the key takes.
+    WrongType = "wrong-type",
+    /// A number without the unit that it needs.
+    MissingUnit = "missing-unit",
+    /// A value of the right type that means nothing.
+    InvalidValue = "invalid-value",
+    /// A value below the least or above the most that is allowed.
+    OutOfRange = "out-of-range",
+    /// An environment variable that is not set.
+    MissingVariable = "missing-variable",
+    /// Two things of one name, address or key.
+    Duplicate = "duplicate",
+    /// A name of something that does not exist.
+    DanglingName = "dangling-name",
+    /// A `{parameter}` that the path of the route does not have.
+    UnknownParameter = "unknown-parameter",
+    /// Keys that exclude each other, or none of several of which one is needed.
+    Conflict = "conflict",
+    /// A route that no request can reach.
+    NeverMatches = "never-matches",
+    /// Something that nothing refers to.
+    Unused = "unused",
+    /// An admin address that others than this machine can reach.
+    ExposedAdmin = "exposed-admin",
+}
+
+/// Whether it stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is not applied.
+    Error,
+    /// The configuration is applied, though it may not mean what was meant.
+    Warning,
+}
+
+/// A place in one of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Index of the file.
+    pub(crate) file: u32,
+    /// First byte.
+    pub(crate) start: u32,
+    /// Byte behind the last.
+    pub(crate) end: u32,
+}
+
+impl Place {
+    pub(crate) fn new(file: u32, span: Range<usize>) -> Self {
+        Place { file, start: span.start as u32, end: span.end as u32 }
+    }
+
+    fn span(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Diagnostic {
+    /// What kind of fault it is.
+    pub code: Code,
+    /// Whether it stands in the way.
+    pub severity: Severity,
+    /// Where it is. `None`: nowhere in particular, such as a file that cannot be read.
+    pub place: Option<Place>,
+    /// What is wrong, in a sentence without a stop.
+    pub message: String,
+    /// What to say at the place itself.
+    pub label: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// Other places that belong to it, and why.
+    pub related: Vec<(Place, String)>,
+}
+
+impl Diagnostic {
+    /// An error at a place.
+    pub fn error(code: Code, place: Option<Place>, message: impl Into<String>) -> Self {
+        let (severity, label, related) = (Severity::Error, String::new(), Vec::new());
+        Diagnostic { code, severity, place, message: message.into(), label, help: None, related }
+    }
+
+    /// A warning at a place.
+    pub fn warning(code: Code, place: Option<Place>, message: impl Into<String>) -> Self {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message) }
+    }
+
+    /// With a text at the place itself.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// With what to do about it.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// With another place that belongs to it.
+    pub fn related(mut self, place: Option<Place>, label: impl Into<String>) -> Self {
+        self.related.extend(place.map(|place| (place, label.into())));
+        self
+    }
+
+    /// With the name that was probably meant, if one is near.
+    pub fn did_you_mean<'n>(self, written: &str, names: impl IntoIterator<Item = &'n str>) -> Self {
+        match nearest(written, names) {
+            Some(name) => self.help(format!("did you mean `{name}`?")),
+            None => self,
+        }
+    }
+}
+
+/// The name that is nearest to what was written, if it is near enough to be what was meant.
+fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let allowed = (written.chars().count() / 3).max(1);
+    let distance = |name: &'n str| (strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()), name);
+    let (distance, name) = names.into_iter().map(distance).min()?;
+    (distance <= allowed).then_some(name)
+}
+
+/// The texts that were read.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// Adds a file and gives its index.
+    pub(crate) fn push(&mut self, name: String, text: String) -> u32 {
+        self.files.push((name, text));
+        self.files.len() as u32 - 1
+    }
+
+    pub(crate) fn name(&self, file: u32) -> &str {
+        &self.files[file as usize].0
+    }
+
+    pub(crate) fn text(&self, file: u32) -> &str {
+        &self.files[file as usize].1
+    }
+
+    /// What stands at a place, as it was written: the only way in which a message quotes a value, since what was
+    /// put in for a `${VARIABLE}` does not stand there.
+    pub(crate) fn written(&self, place: Option<Place>) -> &str {
+        let text = place.and_then(|place| self.text(place.file).get(place.span())).unwrap_or("the default");
+        text.lines().next().unwrap_or_default()
+    }
+
+    /// Line and column of the first byte of a place, both counted from 1, columns in characters.
+    fn position(&self, place: Place) -> (usize, usize) {
+        let before = self.text(place.file).get(..place.start as usize).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// All that is wrong with a configuration, in the order of the files.
+#[derive(Clone, Debug)]
+pub struct Report {
+    sources: Sources,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    pub(crate) fn new(sources: Sources, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(|diagnostic| diagnostic.place);
+        Report { sources, diagnostics }
+    }
+
+    /// What is wrong, in the order of the files.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Whether anything stands in the way.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// The name of the file of a place.
+    pub fn file(&self, place: Place) -> &str {
+        self.sources.name(place.file)
+    }
+
+    /// Line and column of a place, both counted from 1, columns in characters.
+    pub fn position(&self, place: Place) -> (usize, usize) {
+        self.sources.position(place)
+    }
+
+    /// For people: every diagnostic with its source lines, with colours for a terminal or without.
+    pub fn render(&self, colours: bool) -> String {
+        let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
+        let one = |diagnostic| renderer.render(&[self.group(diagnostic)]);
+        self.diagnostics.iter().map(one).collect::<Vec<_>>().join("\n\n")
+    }
+
+    fn group<'r>(&'r self, diagnostic: &'r Diagnostic) -> Group<'r> {
+        let level = match diagnostic.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&diagnostic.message).id(diagnostic.code.as_str());
+        let mut group = Group::with_title(title);
+        if let Some(place) = diagnostic.place {
+            group = group.element(self.snippet(place, diagnostic));
+            for (other, label) in diagnostic.related.iter().filter(|(other, _)| other.file != place.file) {
+                let annotation = AnnotationKind::Context.span(other.span()).label(label);
+                group = group.element(self.source(*other).annotation(annotation));
+            }
+        }
+        match &diagnostic.help {
+            Some(help) => group.element(Level::HELP.message(help)),
+            None => group,
+        }
+    }
+
+    fn snippet<'r>(
+        &'r self,
+        place: Place,
+        diagnostic: &'r Diagnostic,
+    ) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
+        let primary = AnnotationKind::Primary.span(place.span()).label(&diagnostic.label);
+        let nearby = diagnostic.related.iter().filter(|(other, _)| other.file == place.file);
+        let nearby = nearby.map(|(other, label)| AnnotationKind::Context.span(other.span()).label(label));
+        self.source(place).annotation(primary).annotations(nearby)
+    }
+
+    fn source(&self, place: Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+        Snippet::source(self.sources.text(place.file)).path(self.sources.name(place.file))
+    }
+
+    /// For programs: an array of objects with `code`, `severity`, `message`, and where they are known `file`,
+    /// `line`, `column`, `help` and `related`.
+    pub fn to_json(&self) -> String {
+        let objects: Vec<_> = self.diagnostics.iter().map(|diagnostic| self.object(diagnostic)).collect();
+        format!("[{}]", objects.join(","))
+    }
+
+    fn object(&self, diagnostic: &Diagnostic) -> String {
+        let severity = match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let mut members = vec![
+            format!(r#""code":{}"#, json(diagnostic.code.as_str())),
+            format!(r#""severity":{}"#, json(severity)),
+            format!(r#""message":{}"#, json(&diagnostic.message)),
+        ];
+        members.extend(diagnostic.place.map(|place| self.place_members(place)));
+        if !diagnostic.label.is_empty() {
+            members.push(format!(r#""label":{}"#, json(&diagnostic.label)));
+        }
+        members.extend(diagnostic.help.as_ref().map(|help| format!(r#""help":{}"#, json(help))));
+        if !diagnostic.related.is_empty() {
+            let related = diagnostic.related.iter();
+            let related =
+                related.map(|(place, label)| format!(r#"{{{},"label":{}}}"#, self.place_members(*place), json(label)));
+            members.push(format!(r#""related":[{}]"#, related.collect::<Vec<_>>().join(",")));
+        }
+        format!("{{{}}}", members.join(","))
+    }
+
+    fn place_members(&self, place: Place) -> String {
+        let (line, column) = self.position(place);
+        format!(r#""file":{},"line":{line},"column":{column}"#, json(self.file(place)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// A JSON string (RFC 8259 §7).
+fn json(text: &str) -> String {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", control as u32);
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,256 @@
+//! Files: reading, parsing, including. Nothing else touches the disk.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::Variables;
+use crate::error::{Code, Diagnostic, Place, Sources};
+use crate::substitute::{Reference, SubstituteError, substitute};
+use crate::tree::{Entry, Node, Table, Value};
+
+/// Bytes of a file, so that a wrong path (`/dev/zero`) does not fill the memory.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Files that one configuration may consist of.
+const FILES_MAX: usize = 1000;
+
+/// The files of a configuration while they are read.
+pub(crate) struct Files<'a> {
+    variables: Variables<'a>,
+    sources: Sources,
+    diagnostics: Vec<Diagnostic>,
+    seen: HashSet<PathBuf>,
+    broken: bool,
+}
+
+impl<'a> Files<'a> {
+    pub(crate) fn new(variables: Variables<'a>) -> Self {
+        let (sources, diagnostics, seen) = (Sources::default(), Vec::new(), HashSet::new());
+        Files { variables, sources, diagnostics, seen, broken: false }
+    }
+
+    pub(crate) fn into_parts(self) -> (Sources, Vec<Diagnostic>) {
+        (self.sources, self.diagnostics)
+    }
+
+    /// Reads a file and all that it includes into one tree. `None`: some text could not be read at all.
+    pub(crate) fn load(&mut self, path: &Path) -> Option<Node> {
+        match read(path) {
+            Ok(text) => {
+                self.seen.insert(canonical(path));
+                self.load_text(path, text)
+            }
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", path.display());
+                self.diagnostics.push(Diagnostic::error(Code::Unreadable, None, message));
+                None
+            }
+        }
+    }
+
+    /// Reads a text as a file of this name, and all that it includes.
+    pub(crate) fn load_text(&mut self, path: &Path, text: String) -> Option<Node> {
+        let root = self.parse(path, text);
+        (!self.broken).then(|| Node { value: Value::Table(root), place: None, substituted: false })
+    }
+
+    fn parse(&mut self, path: &Path, text: String) -> Table {
+        let file = self.sources.push(path.display().to_string(), text.clone());
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        self.note_syntax(file, &text, &errors);
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut found = Vec::new();
+        let mut root = Table::of(file, table.get_ref(), &mut |text, place| {
+            let value = |reference: Reference<'_>| self.look_up(directory, reference);
+            substitute(text, value).unwrap_or_else(|error| {
+                found.push(unsubstituted(&error, place));
+                (text.to_owned(), true)
+            })
+        });
+        self.diagnostics.append(&mut found);
+        self.include(directory, &mut root);
+        root
+    }
+
+    /// Notes what the parser found. After one error it finds others that are not there, so of those that stand on
+    /// one line or behind one another only the first counts. A key that occurs twice leads to no others.
+    fn note_syntax(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) {
+        let place = |error: &toml::de::Error| {
+            let span = error.span().unwrap_or(0..0);
+            // An error at the very end has nothing to point at.
+            Place::new(file, span.start.min(text.len())..span.end.min(text.len()))
+        };
+        let (doubles, others): (Vec<_>, Vec<_>) =
+            errors.iter().partition(|error| error.message().contains("duplicate"));
+        for error in doubles {
+            let note = Diagnostic::error(Code::Duplicate, Some(place(error)), error.message()).label("again here");
+            self.diagnostics.push(note);
+        }
+        if let Some(first) = others.iter().min_by_key(|error| place(error)) {
+            self.broken = true;
+            self.diagnostics
+                .push(Diagnostic::error(Code::Syntax, Some(place(first)), first.message()).label("not TOML"));
+        }
+    }
+
+    fn look_up(&self, directory: &Path, reference: Reference<'_>) -> Result<String, SubstituteError> {
+        match reference {
+            Reference::Variable { name, default } => (self.variables)(name)
+                .or_else(|| default.map(str::to_owned))
+                .ok_or_else(|| SubstituteError::Missing(name.to_owned())),
+            Reference::File(path) => match read(&directory.join(path)) {
+                Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(error) => Err(SubstituteError::File { path: path.to_owned(), reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// Adds the tables of the files that `root` includes.
+    fn include(&mut self, directory: &Path, root: &mut Table) {
+        // What is no array is reported when the tables are read.
+        let Some(Entry { node: Node { value: Value::List(patterns), .. }, .. }) = root.entry("include") else { return };
+        for pattern in patterns.clone() {
+            let Value::Text(text) = &pattern.value else { continue };
+            let paths = match expand(&directory.join(text)) {
+                Ok(paths) => paths,
+                Err(reason) => {
+                    self.diagnostics.push(Diagnostic::error(Code::Include, pattern.place, reason));
+                    continue;
+                }
+            };
+            for path in paths {
+                self.include_one(&path, pattern.place, root);
+            }
+        }
+    }
+
+    fn include_one(&mut self, path: &Path, place: Option<Place>, root: &mut Table) {
+        let message = if !self.seen.insert(canonical(path)) {
+            format!("{} is included twice", path.display())
+        } else if self.seen.len() > FILES_MAX {
+            format!("more than {FILES_MAX} files")
+        } else {
+            match read(path) {
+                Ok(text) => {
+                    let mut included = self.parse(path, text);
+                    included.remove("include");
+                    self.merge(root, included);
+                    return;
+                }
+                Err(error) => format!("cannot read {}: {error}", path.display()),
+            }
+        };
+        self.broken = true;
+        self.diagnostics.push(Diagnostic::error(Code::Include, place, message).label("included here"));
+    }
+
+    /// Adds the tables of one file to those of another: arrays grow, names are added, and what both have is an
+    /// error.
+    fn merge(&mut self, into: &mut Table, from: Table) {
+        for entry in from.entries {
+            let Some(known) = into.entries.iter_mut().find(|known| known.key == entry.key) else {
+                into.entries.push(entry);
+                continue;
+            };
+            match (&mut known.node.value, entry.node.value) {
+                (Value::List(items), Value::List(more)) => items.extend(more),
+                (Value::Table(table), Value::Table(more)) if entry.key == "upstream" => self.merge(table, more),
+                _ => {
+                    let message = format!("`{}` stands in two files", entry.key);
+                    let note = Diagnostic::error(Code::Duplicate, entry.key_place, message).label("again here");
+                    self.diagnostics.push(note.related(known.key_place, "first here"));
+                }
+            }
+        }
+    }
+}
+
+fn unsubstituted(error: &SubstituteError, place: Option<Place>) -> Diagnostic {
+    let code = match error {
+        SubstituteError::Missing(_) => Code::MissingVariable,
+        SubstituteError::File { .. } => Code::Unreadable,
+        SubstituteError::Open | SubstituteError::Name(_) => Code::InvalidValue,
+    };
+    let note = Diagnostic::error(code, place, error.to_string()).label("cannot be replaced");
+    match error {
+        SubstituteError::Missing(name) => note.help(format!("set it, or give a default: `${{{name}:-default}}`")),
+        SubstituteError::Open => note.help("a literal `${` is written `$${`"),
+        SubstituteError::File { .. } | SubstituteError::Name(_) => note,
+    }
+}
+
+/// The one function that reads a file.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// One path for a file however it was named, to notice a circle.
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// The files that a pattern names, in the order of their names. Stars stand in the last component only; a pattern
+/// without a star is a file that has to exist.
+fn expand(pattern: &Path) -> Result<Vec<PathBuf>, String> {
+    let name = pattern.file_name().and_then(|name| name.to_str()).ok_or("expected a file name or a pattern")?;
+    let directory = pattern.parent().unwrap_or(Path::new(""));
+    if directory.to_string_lossy().contains('*') {
+        return Err("a star stands only in the last part of the path".into());
+    }
+    if !name.contains('*') {
+        return Ok(vec![pattern.to_owned()]);
+    }
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let entries = std::fs::read_dir(here).map_err(|error| format!("cannot read {}: {error}", here.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // Like a shell: a star does not match hidden files, which editors leave behind.
+    let mut paths: Vec<PathBuf> = names
+        .filter(|found| star_matches(name, found) && (!found.starts_with('.') || name.starts_with('.')))
+        .map(|found| directory.join(found))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether `text` matches a pattern in which each star stands for any characters.
+fn star_matches(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    left.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        for (pattern, text, expected) in [
+            ("*.toml", "a.toml", true),
+            ("*.toml", ".toml", true),
+            ("*.toml", "a.toml~", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "axbxbxc", true),
+            ("a*b*c", "ac", false),
+            ("a*a", "a", false),
+            ("*", "", true),
+            ("a.toml", "a.toml", true),
+        ] {
+            assert_eq!(star_matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

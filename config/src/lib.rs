@@ -1,0 +1,91 @@
+//! The configuration file, from TOML to a [`Snapshot`] that is ready to run.
+//!
+//! A file becomes a tree of values that know where they stand ([`tree`]), the tree becomes the tables as written
+//! ([`schema`]), and these become what runs ([`compile`]). All errors of all stages are reported at once, and any
+//! error means that nothing is applied. Only [`files`] touches the disk.
+#![forbid(unsafe_code)]
+
+mod compile;
+pub mod error;
+mod files;
+mod matching;
+pub mod read;
+pub mod schema;
+mod substitute;
+mod tree;
+pub mod units;
+mod values;
+
+use std::path::Path;
+
+use sluice_rules::snapshot::Snapshot;
+
+pub use error::{Code, Diagnostic, Report, Severity};
+
+use error::Sources;
+use files::Files;
+use read::{Context, FromToml};
+use schema::Schema;
+
+/// A configuration that may be applied.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What will run.
+    pub snapshot: Snapshot,
+    /// What was written, with the place of each value.
+    pub schema: Schema,
+    /// Warnings; no errors.
+    pub report: Report,
+}
+
+/// Gives the value of an environment variable.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads a file and those that it includes, with the environment of the process.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+/// Reads a file and those that it includes.
+pub fn load_with(path: &Path, variables: Variables<'_>) -> Result<Loaded, Report> {
+    let mut files = Files::new(variables);
+    let root = files.load(path);
+    finish(files, root)
+}
+
+/// Reads a text as if it were the file `name`, with the environment of the process.
+pub fn load_str(name: &str, text: &str) -> Result<Loaded, Report> {
+    load_str_with(name, text, &|name| std::env::var(name).ok())
+}
+
+/// Reads a text as if it were the file `name`.
+pub fn load_str_with(name: &str, text: &str, variables: Variables<'_>) -> Result<Loaded, Report> {
+    let mut files = Files::new(variables);
+    let root = files.load_text(Path::new(name), text.to_owned());
+    finish(files, root)
+}
+
+fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> {
+    let (sources, diagnostics) = files.into_parts();
+    // Where the text itself is broken, what was recovered of it would only raise errors that are not there.
+    let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
+    let (built, diagnostics) = build(&root, &sources, diagnostics);
+    let report = Report::new(sources, diagnostics);
+    match built {
+        Some((schema, snapshot)) if !report.has_errors() => Ok(Loaded { snapshot, schema, report }),
+        _ => Err(report),
+    }
+}
+
+fn build(
+    root: &tree::Node,
+    sources: &Sources,
+    diagnostics: Vec<Diagnostic>,
+) -> (Option<(Schema, Snapshot)>, Vec<Diagnostic>) {
+    let mut context = Context::new(sources, diagnostics);
+    let built = Schema::read(root, &mut context).and_then(|schema| {
+        let snapshot = compile::snapshot(&schema, &mut context)?;
+        Some((schema, snapshot))
+    });
+    (built, context.into_diagnostics())
+}

@@ -1,0 +1,91 @@
+//! Every example loads, and the defaults are those of the reference.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sluice_config::{Loaded, load, load_str_with};
+use sluice_rules::snapshot::{Action, Balance, Driver, Endpoint, Piece, Template, Underscores};
+
+fn example(name: &str) -> Loaded {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    load(&path).unwrap_or_else(|report| panic!("{report}"))
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(paths.len() >= 5);
+    for path in paths {
+        let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
+        assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
+    }
+}
+
+#[test]
+fn the_smallest_file_has_safe_defaults() {
+    let snapshot = example("plain.toml").snapshot;
+    assert_eq!(snapshot.runtime.cores, None);
+    assert_eq!(snapshot.runtime.driver, Driver::Auto);
+    assert_eq!(snapshot.runtime.memory_bytes, 256 << 20);
+    assert_eq!(snapshot.admin, None);
+    let listener = &snapshot.listeners[0];
+    assert_eq!(listener.name, "127.0.0.1:8080");
+    assert_eq!(listener.limits.header_bytes, 16 << 10);
+    assert_eq!(listener.limits.header_fields, 100);
+    assert_eq!(listener.limits.request_line_bytes, 8 << 10);
+    assert_eq!(listener.limits.connections, 100_000);
+    assert_eq!(listener.limits.body_bytes, 16 << 20);
+    assert_eq!(listener.limits.rate_min, 240);
+    assert_eq!(listener.timeouts.header, Duration::from_secs(10));
+    assert_eq!(listener.timeouts.keep_alive, Duration::from_secs(75));
+    assert_eq!(listener.timeouts.half_close, Duration::from_secs(1));
+    assert_eq!(listener.timeouts.tunnel, Duration::from_secs(3600));
+    assert_eq!(listener.underscores, Underscores::Refuse);
+    assert_eq!(listener.target, Default::default());
+    let upstream = &snapshot.upstreams[0];
+    assert_eq!(upstream.balance, Balance::RoundRobin);
+    assert_eq!(upstream.endpoints, [Endpoint::Address("127.0.0.1:9000".parse().unwrap())]);
+    assert_eq!(upstream.timeouts.connect, Duration::from_secs(2));
+    assert_eq!(upstream.keep_alive.connections, 256);
+    assert_eq!(upstream.retries, 1);
+    let route = &snapshot.routes[0];
+    assert_eq!(route.name, "route 1");
+    assert_eq!(route.upgrade, ["websocket"]);
+    assert_eq!(route.trailers.len(), 6);
+    assert!(matches!(route.action, Action::Forward(id) if snapshot.upstream(id).name == "origin"));
+}
+
+/// What is written is what holds: the example that writes out the defaults equals the one that leaves them.
+#[test]
+fn defaults_that_are_written_out_change_nothing() {
+    let (short, long) = (example("plain.toml").snapshot, example("timeouts-limits.toml").snapshot);
+    assert_eq!(short.runtime, long.runtime);
+    assert_eq!(short.listeners[0].limits, long.listeners[0].limits);
+    assert_eq!(short.listeners[0].timeouts, long.listeners[0].timeouts);
+    assert_eq!(short.listeners[0].target, long.listeners[0].target);
+    assert_eq!(short.upstreams[0].timeouts, long.upstreams[0].timeouts);
+    assert_eq!(short.upstreams[0].keep_alive, long.upstreams[0].keep_alive);
+    assert_eq!(long.routes[0].body_bytes, Some(1 << 30));
+    assert_eq!(long.routes[0].timeout, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn templates_know_their_parameters_by_position() {
+    let snapshot = example("rewrite.toml").snapshot;
+    let rewrite = &snapshot.routes[1].rewrite;
+    let text = |text: &str| Piece::Text(text.into());
+    assert_eq!(rewrite.path, Some(Template(vec![text("/files/"), Piece::Param(1)])));
+    assert_eq!(rewrite.query, Some(Template(vec![text("tenant="), Piece::Param(0), text("&"), Piece::Query])));
+    assert_eq!(rewrite.host, Some(Template(vec![Piece::Param(0), text(".internal")])));
+}
+
+#[test]
+fn variables_are_put_in_also_for_numbers() {
+    let text = "[runtime]\ncores = '${CORES}'\n[[listener]]\naddress = '127.0.0.1:${PORT:-81}'\n";
+    let variables = |name: &str| (name == "CORES").then(|| "3".to_owned());
+    let loaded = load_str_with("x.toml", text, &variables).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.snapshot.runtime.cores, Some(3));
+    assert_eq!(loaded.snapshot.listeners[0].address.port(), 81);
+}
