@@ -90,7 +90,8 @@ pub(crate) fn check_unique<K: std::hash::Hash + Eq>(
 }
 
 fn check_listeners(schema: &Schema, context: &mut Context<'_>) {
-    if schema.listener.is_empty() && schema.listener.complete {
+    // After another error, such as a misspelt `[[listner]]`, it may well be there.
+    if schema.listener.is_empty() && !context.has_errors() {
         let place = schema.listener.place.unwrap_or(Place::new(0, 0..0));
         let note = Diagnostic::error(Code::MissingKey, Some(place), "there is no listener");
         context.push(note.help("add a [[listener]] with an address"));
@@ -166,15 +167,13 @@ fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &m
     })
 }
 
-/// Warns of upstreams that no route sends to. With a route that could not be read, one cannot know.
+/// Warns of upstreams that no route sends to. With a route that is not as it was meant, one cannot know.
 fn check_unused(schema: &Schema, used: &HashSet<UpstreamId>, context: &mut Context<'_>) {
-    if !schema.route.complete
-        || schema.route.iter().any(|route| matches!(route.upstream, crate::read::Optional::Broken))
-    {
+    if !schema.route.complete || schema.route.doubtful.contains(&true) {
         return;
     }
-    for (index, (name, _)) in schema.upstream.items.iter().enumerate() {
-        if !used.contains(&UpstreamId(index as u32)) {
+    for (index, (name, table)) in schema.upstream.items.iter().enumerate() {
+        if table.is_some() && !used.contains(&UpstreamId(index as u32)) {
             let message = format!("no route sends to the upstream `{}`", name.value);
             context.push(Diagnostic::warning(Code::Unused, name.place, message).label("unused"));
         }

@@ -14,6 +14,9 @@ use crate::tree::{Entry, Node, Table, Value};
 /// Bytes of a file, so that a wrong path (`/dev/zero`) does not fill the memory.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// What the parser says of a key that occurs twice; a test notices when it says something else.
+const DUPLICATE: &str = "duplicate key";
+
 /// Files that one configuration may consist of.
 const FILES_MAX: usize = 1000;
 
@@ -54,7 +57,7 @@ impl<'a> Files<'a> {
     /// Reads a text as a file of this name, and all that it includes.
     pub(crate) fn load_text(&mut self, path: &Path, text: String) -> Option<Node> {
         let root = self.parse(path, text);
-        (!self.broken).then(|| Node { value: Value::Table(root), place: None, substituted: false })
+        (!self.broken).then_some(Node { value: Value::Table(root), place: None, substituted: false })
     }
 
     fn parse(&mut self, path: &Path, text: String) -> Table {
@@ -65,34 +68,39 @@ impl<'a> Files<'a> {
         let mut found = Vec::new();
         let mut root = Table::of(file, table.get_ref(), &mut |text, place| {
             let value = |reference: Reference<'_>| self.look_up(directory, reference);
-            substitute(text, value).unwrap_or_else(|error| {
-                found.push(unsubstituted(&error, place));
-                (text.to_owned(), true)
-            })
+            substitute(text, value).map_err(|error| found.push(unsubstituted(&error, place))).ok()
         });
         self.diagnostics.append(&mut found);
         self.include(directory, &mut root);
         root
     }
 
-    /// Notes what the parser found. After one error it finds others that are not there, so of those that stand on
-    /// one line or behind one another only the first counts. A key that occurs twice leads to no others.
+    /// Notes what the parser found. After one error it finds others that are not there, so only the first counts.
+    /// A key that occurs twice leads to no others, except for what is below it.
     fn note_syntax(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) {
-        let place = |error: &toml::de::Error| {
+        let span = |error: &toml::de::Error| {
             let span = error.span().unwrap_or(0..0);
-            // An error at the very end has nothing to point at.
-            Place::new(file, span.start.min(text.len())..span.end.min(text.len()))
+            span.start.min(text.len())..span.end.min(text.len())
         };
-        let (doubles, others): (Vec<_>, Vec<_>) =
-            errors.iter().partition(|error| error.message().contains("duplicate"));
+        let (doubles, others): (Vec<_>, Vec<_>) = errors.iter().partition(|error| error.message() == DUPLICATE);
+        let mut table = None;
         for error in doubles {
-            let note = Diagnostic::error(Code::Duplicate, Some(place(error)), error.message()).label("again here");
-            self.diagnostics.push(note);
+            let at = span(error);
+            let header = text[..at.start].rfind("\n[").map_or(0, |newline| newline + 1);
+            let is_header = text[header..].starts_with('[') && !text[header..at.start].contains('\n');
+            if is_header {
+                table = Some(header);
+            } else if table == Some(header) {
+                continue;
+            }
+            let message = format!("`{}` is there twice", &text[at.clone()]);
+            let place = Some(Place::new(file, at));
+            self.diagnostics.push(Diagnostic::error(Code::Duplicate, place, message).label("again here"));
         }
-        if let Some(first) = others.iter().min_by_key(|error| place(error)) {
+        if let Some(first) = others.iter().min_by_key(|error| span(error).start) {
             self.broken = true;
-            self.diagnostics
-                .push(Diagnostic::error(Code::Syntax, Some(place(first)), first.message()).label("not TOML"));
+            let place = Some(Place::new(file, span(first)));
+            self.diagnostics.push(Diagnostic::error(Code::Syntax, place, first.message()).label("not TOML"));
         }
     }
 
@@ -117,6 +125,7 @@ impl<'a> Files<'a> {
             let paths = match expand(&directory.join(text)) {
                 Ok(paths) => paths,
                 Err(reason) => {
+                    self.broken = true;
                     self.diagnostics.push(Diagnostic::error(Code::Include, pattern.place, reason));
                     continue;
                 }

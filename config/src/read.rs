@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 
-use crate::error::{Code, Diagnostic, Place, Sources};
+use crate::error::{Code, Diagnostic, Place, Severity, Sources};
 pub use crate::tree::{Node, Table, Value};
 
 /// A value and where it stands.
@@ -67,6 +67,11 @@ impl<'s> Context<'s> {
         self.diagnostics
     }
 
+    /// Whether anything that stands in the way was noted so far.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
     }
@@ -76,8 +81,16 @@ impl<'s> Context<'s> {
         self.sources.written(place)
     }
 
+    /// Whether a part of what stands at a place came from outside the file, so that it must not be shown.
+    pub(crate) fn is_substituted(&self, place: Option<Place>) -> bool {
+        self.written(place).contains("${")
+    }
+
     /// Notes that a value is of the wrong type.
     pub(crate) fn wrong_type(&mut self, node: &Node, expected: &str) {
+        if matches!(node.value, Value::Broken) {
+            return;
+        }
         let message = format!("expected {expected}, found {}", node.value.kind());
         self.push(Diagnostic::error(Code::WrongType, node.place, message).label(format!("expected {expected}")));
     }
@@ -224,13 +237,24 @@ pub struct List<T> {
     pub items: Vec<At<T>>,
     /// Whether all items could be read.
     pub complete: bool,
+    /// For each item, whether something in it is wrong, so that what it lacks may be there in another form.
+    pub(crate) doubtful: Vec<bool>,
 }
 
 impl<T: FromToml> List<T> {
     fn of(nodes: &[Node], context: &mut Context<'_>) -> Self {
-        let read = |node: &Node| T::read(node, context).map(|value| At { value, place: node.place });
-        let items: Vec<_> = nodes.iter().filter_map(read).collect();
-        List { complete: items.len() == nodes.len(), items }
+        let mut list = List { items: Vec::new(), complete: true, doubtful: Vec::new() };
+        for node in nodes {
+            let before = context.diagnostics.len();
+            match T::read(node, context) {
+                Some(value) => {
+                    list.items.push(At { value, place: node.place });
+                    list.doubtful.push(context.diagnostics.len() > before);
+                }
+                None => list.complete = false,
+            }
+        }
+        list
     }
 }
 

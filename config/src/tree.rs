@@ -32,6 +32,8 @@ pub enum Value {
     List(Vec<Node>),
     /// A table.
     Table(Table),
+    /// A string for which there is no value, which has been reported.
+    Broken,
 }
 
 /// Keys and values.
@@ -75,6 +77,7 @@ impl Value {
             Value::Datetime => "a date or time",
             Value::List(_) => "an array",
             Value::Table(_) => "a table",
+            Value::Broken => "nothing",
         }
     }
 }
@@ -86,20 +89,22 @@ impl Node {
     }
 
     /// The tree of a parsed file. `text` is called for each string, and says what stands for it and whether that
-    /// came from outside.
+    /// came from outside, or that it cannot be had, which it has reported.
     pub(crate) fn of(
         file: u32,
         value: &DeValue<'_>,
         place: Option<Place>,
-        text: &mut impl FnMut(&str, Option<Place>) -> (String, bool),
+        text: &mut impl FnMut(&str, Option<Place>) -> Option<(String, bool)>,
     ) -> Node {
         let mut substituted = false;
         let value = match value {
-            DeValue::String(written) => {
-                let (value, outside) = text(written, place);
-                substituted = outside;
-                Value::Text(value)
-            }
+            DeValue::String(written) => match text(written, place) {
+                Some((value, outside)) => {
+                    substituted = outside;
+                    Value::Text(value)
+                }
+                None => Value::Broken,
+            },
             DeValue::Integer(integer) => Value::Integer(i64::from_str_radix(integer.as_str(), integer.radix()).ok()),
             DeValue::Float(_) => Value::Float,
             DeValue::Boolean(boolean) => Value::Boolean(*boolean),
@@ -121,7 +126,7 @@ impl Table {
     pub(crate) fn of(
         file: u32,
         table: &DeTable<'_>,
-        text: &mut impl FnMut(&str, Option<Place>) -> (String, bool),
+        text: &mut impl FnMut(&str, Option<Place>) -> Option<(String, bool)>,
     ) -> Table {
         let entry = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
             let key: &toml::Spanned<toml::de::DeString<'_>> = key;

@@ -89,7 +89,7 @@ fn quantity(
             }
         },
         Value::Integer(_) | Value::Float => true,
-        Value::Boolean(_) | Value::Datetime | Value::List(_) | Value::Table(_) => false,
+        Value::Boolean(_) | Value::Datetime | Value::List(_) | Value::Table(_) | Value::Broken => false,
     };
     if bare {
         let message = format!("{} has no unit", context.written(node.place));

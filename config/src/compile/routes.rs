@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, Router, Segment, ValuePattern};
+use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, REST, Router, Segment, ValuePattern};
 use sluice_rules::snapshot::{Action, Piece, Rewrite, Route, RouteId, Template, UpstreamId};
 use sluice_wire::target;
 
@@ -38,7 +38,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
     let mut names = HashMap::new();
     let mut routes = Some(Vec::new());
     let mut matchers = Vec::new();
-    for (index, table) in schema.route.iter().enumerate() {
+    for ((index, table), doubtful) in schema.route.iter().enumerate().zip(&schema.route.doubtful) {
         if let Some(name) = table.name.given() {
             let message = format!("two routes are named {}", context.written(name.place));
             check_unique(&mut names, name.0.as_str(), name.place, || message, context);
@@ -46,7 +46,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
         let matcher = matcher(table);
         let listeners = listeners(schema, table, context);
         check_path(schema, table, &listeners, context);
-        let action = action(schema, table, &matcher.path, context);
+        let action = action(schema, table, *doubtful, &matcher.path, context);
         used.extend(action.iter().filter_map(|action| match action {
             Action::Forward(upstream) => Some(*upstream),
             Action::Redirect { .. } | Action::Respond { .. } => None,
@@ -116,7 +116,7 @@ fn dangling<'n>(
 ) {
     let message = format!("there is no {what} {}", context.written(name.place));
     let note = Diagnostic::error(Code::DanglingName, name.place, message).label("not found");
-    context.push(note.did_you_mean(&name.0, known));
+    context.push(if context.is_substituted(name.place) { note } else { note.did_you_mean(&name.0, known) });
 }
 
 /// Notes a path that normalising would change, so that no request ever has it.
@@ -140,14 +140,23 @@ fn check_path(schema: &Schema, table: &schema::Route, listeners: &[usize], conte
             Err(error) => why = Some(format!("requests for it are refused: {error}")),
         }
     }
-    if let Some(why) = why {
+    if let Some(mut why) = why {
+        if context.is_substituted(table.path.place) {
+            why = "after `${...}` was replaced".to_owned();
+        }
         let message = format!("no request has the path {}", context.written(table.path.place));
         context.push(Diagnostic::error(Code::NeverMatches, table.path.place, message).label(why));
     }
 }
 
 /// What the route does. `None`: that is unclear, and a diagnostic says why.
-fn action(schema: &Schema, table: &At<schema::Route>, path: &PathPattern, context: &mut Context<'_>) -> Option<Action> {
+fn action(
+    schema: &Schema,
+    table: &At<schema::Route>,
+    doubtful: bool,
+    path: &PathPattern,
+    context: &mut Context<'_>,
+) -> Option<Action> {
     let written: Vec<Option<Place>> = [
         (!table.upstream.is_absent(), table.upstream.given().and_then(|given| given.place)),
         (!table.redirect.is_absent(), table.redirect.given().and_then(|given| given.place)),
@@ -156,7 +165,8 @@ fn action(schema: &Schema, table: &At<schema::Route>, path: &PathPattern, contex
     .into_iter()
     .filter_map(|(there, place)| there.then_some(place))
     .collect();
-    if written.is_empty() {
+    // A route that is not as it was meant may do something under another key.
+    if written.is_empty() && !doubtful {
         let note = Diagnostic::error(Code::Conflict, table.place, "the route does nothing");
         context.push(note.label("needs one of `upstream`, `redirect` and `respond`"));
     }
@@ -261,9 +271,14 @@ fn template(text: &At<TemplateText>, path: &PathPattern, context: &mut Context<'
             (None, "query") => Some(Piece::Query),
             (None, "host") => Some(Piece::Host),
             (None, name) => {
-                let message = format!("the path has no parameter `{name}`");
-                let note = Diagnostic::error(Code::UnknownParameter, text.place, message).label("unknown parameter");
-                context.push(note.did_you_mean(name, params.iter().copied().chain(["path", "query", "host"])));
+                let message = format!("the path has no parameter for a part of {}", context.written(text.place));
+                let note = Diagnostic::error(Code::UnknownParameter, text.place, message);
+                let known = params.iter().copied().chain(["path", "query", "host"]);
+                context.push(match context.is_substituted(text.place) {
+                    true => note.label("after `${...}` was replaced"),
+                    false if name == REST => note.label("`{rest}` needs a path that ends in `/*`"),
+                    false => note.label(format!("`{{{name}}}` is unknown")).did_you_mean(name, known),
+                });
                 None
             }
         },
@@ -277,13 +292,10 @@ type Conditions = (usize, Option<HostPattern>, String, Vec<String>, Vec<String>,
 /// Notes routes that match nothing which an earlier one does not match in the same way.
 fn check_reachable(schema: &Schema, matchers: &[(Matcher, Vec<usize>)], context: &mut Context<'_>) {
     let mut seen: HashMap<Conditions, Option<Place>> = HashMap::new();
-    for (table, (matcher, listeners)) in schema.route.iter().zip(matchers) {
+    let routes = schema.route.iter().zip(&schema.route.doubtful).zip(matchers);
+    for ((table, doubtful), (matcher, listeners)) in routes {
         // What could not be read would make routes equal that are not.
-        let broken = matches!(table.host, Optional::Broken)
-            || matches!(table.methods, Optional::Broken)
-            || matches!(table.headers, Optional::Broken)
-            || matches!(table.query, Optional::Broken);
-        if broken {
+        if *doubtful {
             continue;
         }
         let conditions = conditions(matcher, listeners);

@@ -1,0 +1,510 @@
+//! Every kind of fault: its code, its place, and what the message offers.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use sluice_config::{Code, Report, Severity, load_str_with};
+
+fn variables(name: &str) -> Option<String> {
+    match name {
+        "PORT" => Some("8080".into()),
+        "SECRET" => Some("hunter2".into()),
+        _ => None,
+    }
+}
+
+fn report(text: &str) -> Report {
+    match load_str_with("gateway.toml", text, &variables) {
+        Ok(loaded) => loaded.report,
+        Err(report) => report,
+    }
+}
+
+/// `code line:column help` of each diagnostic.
+fn found(text: &str) -> Vec<String> {
+    let report = report(text);
+    let show = |diagnostic: &sluice_config::Diagnostic| {
+        let (line, column) = diagnostic.place.map_or((0, 0), |place| report.position(place));
+        let help = diagnostic.help.as_deref().unwrap_or_default();
+        format!("{} {line}:{column} {help}", diagnostic.code.as_str()).trim_end().to_owned()
+    };
+    report.diagnostics().iter().map(show).collect()
+}
+
+/// A sound file with these lines behind it; they start at line 8.
+fn with(lines: &str) -> String {
+    let sound = "listener = [{ address = '127.0.0.1:80' }]\n\n[upstream.origin]\nendpoints = ['10.0.0.1:80']\n[[route]]\n\
+                 upstream = 'origin'\n\n";
+    format!("{sound}{lines}")
+}
+
+/// A route with these lines, besides those of [`with`]; they start at line 9.
+fn route(lines: &str) -> String {
+    with(&format!("[[route]]\n{lines}"))
+}
+
+/// A listener with these lines, and nothing else; they start at line 3.
+fn listener(lines: &str) -> String {
+    format!("[[listener]]\naddress = '127.0.0.1:80'\n{lines}")
+}
+
+#[track_caller]
+fn assert_found(text: &str, expected: &[&str]) {
+    assert_eq!(found(text), expected, "\n{text}\n{}", report(text));
+}
+
+#[test]
+fn what_the_tests_build_upon_is_sound() {
+    assert_found(&with(""), &[]);
+    assert_found(&listener(""), &[]);
+    assert_found(&route("path = '/a'\nupstream = 'origin'"), &[]);
+}
+
+/// A key that has no meaning, with the key that was probably meant.
+#[test]
+fn unknown_keys_offer_the_nearest() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("adress = 1"), &["unknown-key 3:1 did you mean `address`?"]),
+        (listener("limits = { header_bytes = '16KiB' }"), &["unknown-key 3:12 did you mean `header-bytes`?"]),
+        (listener("zzzzzz = 1"), &["unknown-key 3:1"]),
+        (with("[upstrem.x]\nendpoints = []"), &["unknown-key 8:2 did you mean `upstream`?"]),
+        (route("upstream = 'origin'\nmethod = ['GET']"), &["unknown-key 10:1 did you mean `methods`?"]),
+        (
+            route("upstream = 'origin'\npath = { regx = '/a' }"),
+            &["missing-key 10:8", "unknown-key 10:10 did you mean `regex`?"],
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A key whose feature is not part of this version says so.
+#[test]
+fn features_to_come_are_not_unknown_keys() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("tls = { certificates = [] }"), &["not-built-yet 3:1"]),
+        (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
+        (with("[limit.a]\nrate = '1/s'"), &["not-built-yet 8:2"]),
+        (with("[[test]]\nx = 1"), &["not-built-yet 8:3"]),
+        (route("upstream = 'origin'\ncache = {}"), &["not-built-yet 10:1"]),
+        (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["not-built-yet 11:10"]),
+        (with("[log.access]\nto = 'stdout'"), &["not-built-yet 9:6"]),
+        (with("[upstream.origin.queue]\ndepth = 1"), &["not-built-yet 8:18"]),
+        (with("[upstream.b]\nendpoints = ['a:1']\nbalance = 'ewma'"), &["unused 8:11", "not-built-yet 10:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A key that is missing.
+#[test]
+fn what_has_to_be_there() {
+    let cases: &[(String, &[&str])] = &[
+        ("".into(), &["missing-key 1:1 add a [[listener]] with an address"]),
+        ("[[listener]]\nname = 'a'".into(), &["missing-key 1:1"]),
+        ("[[listner]]\naddress = '127.0.0.1:1'".into(), &["unknown-key 1:3 did you mean `listener`?"]),
+        (route("upstrem = 'origin'\npath = '/a'"), &["unknown-key 9:1 did you mean `upstream`?"]),
+        (with("[admin]"), &["missing-key 8:1"]),
+        (with("[upstream.b]"), &["missing-key 8:1"]),
+        (route("path = '/a'\nredirect = {}"), &["missing-key 10:12"]),
+        (route("path = {}\nupstream = 'origin'"), &["missing-key 9:8"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A value of another type than the key takes.
+#[test]
+fn types() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("limits = 1"), &["wrong-type 3:10"]),
+        (listener("merge-slashes = 'yes'"), &["wrong-type 3:17"]),
+        (listener("trusted-proxies = '10.0.0.0/8'"), &["wrong-type 3:19"]),
+        (listener("limits.header-fields = '100'"), &["wrong-type 3:24"]),
+        (listener("limits.connections = 1.5"), &["wrong-type 3:22"]),
+        ("listener = 1".into(), &["wrong-type 1:12"]),
+        (route("path = 1\nupstream = 'origin'"), &["wrong-type 9:8"]),
+        (route("upstream = ['origin']"), &["wrong-type 9:12"]),
+        (route("upstream = 'origin'\nheaders = { a = false }"), &["wrong-type 10:17"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A number without a unit, with a unit that is none, or no quantity at all.
+#[test]
+fn units() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("timeouts.header = 10"), &["missing-unit 3:19 write the unit, like `\"10s\"`"]),
+        (listener("timeouts.header = '10'"), &["missing-unit 3:19 write the unit, like `\"10s\"`"]),
+        (listener("timeouts.header = '10sec'"), &["invalid-value 3:19 write it like `\"10s\"`"]),
+        (listener("timeouts.header = true"), &["wrong-type 3:19"]),
+        (listener("limits.body = 1_000_000"), &["missing-unit 3:15 write the unit, like `\"64KiB\"`"]),
+        (listener("limits.body = '1mb'"), &["invalid-value 3:15 write it like `\"64KiB\"`"]),
+        (listener("limits.min-rate = '240B'"), &["invalid-value 3:19 write it like `\"500B/s\"`"]),
+        (listener("limits.min-rate = 240"), &["missing-unit 3:19 write the unit, like `\"500B/s\"`"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A value below the least or above the most.
+#[test]
+fn ranges() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("limits.header-bytes = '1B'"), &["out-of-range 3:23"]),
+        (listener("limits.header-bytes = '64KiB'"), &["out-of-range 3:23"]),
+        (listener("limits.header-fields = 0"), &["out-of-range 3:24"]),
+        (listener("limits.header-fields = 257"), &["out-of-range 3:24"]),
+        (listener("limits = { header-bytes = '2KiB', request-line-bytes = '4KiB' }"), &["out-of-range 3:56"]),
+        (listener("limits.header-bytes = '2KiB'"), &[]),
+        (listener("timeouts.header = '99ms'"), &["out-of-range 3:19"]),
+        (listener("timeouts.tunnel = '25h'"), &["out-of-range 3:19"]),
+        (listener("timeouts.half-close = '0s'"), &[]),
+        (with("[runtime]\nmemory = '1MiB'"), &["out-of-range 9:10"]),
+        (with("[runtime]\ncores = 0"), &["out-of-range 9:9"]),
+        (with("[runtime]\ncores = 99999999999999999999"), &["out-of-range 9:9"]),
+        (route("path = '/a'\nrespond = { status = 99 }"), &["out-of-range 10:22"]),
+        (with("[upstream.b]\nendpoints = ['a:1']\nretries = 4"), &["unused 8:11", "out-of-range 10:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A value of the right type that means nothing.
+#[test]
+fn values_that_mean_nothing() {
+    let cases: &[(String, &[&str])] = &[
+        ("[[listener]]\naddress = 'localhost'".into(), &["invalid-value 2:11"]),
+        (listener("trusted-proxies = ['10.0.0.0/33']"), &["invalid-value 3:20"]),
+        (listener("underscores = 'refused'"), &["invalid-value 3:15 did you mean `refuse`?"]),
+        (with("[runtime]\ncores = 'all'"), &["invalid-value 9:9"]),
+        (with("[runtime]\ndriver = 'iouring'"), &["invalid-value 9:10 did you mean `io_uring`?"]),
+        (with("[upstream.b]\nendpoints = []"), &["unused 8:11", "invalid-value 9:13"]),
+        (
+            with("[upstream.b]\nendpoints = ['http://a:1', '10.0.0.1']"),
+            &["unused 8:11", "invalid-value 9:14", "invalid-value 9:28"],
+        ),
+        (route("upstream = 'origin'\nhost = ['a:80', 'b.*']"), &["invalid-value 10:9", "invalid-value 10:17"]),
+        (route("upstream = 'origin'\npath = 'a'"), &["invalid-value 10:8"]),
+        (route("upstream = 'origin'\npath = '/a*'"), &["invalid-value 10:8"]),
+        (route("upstream = 'origin'\npath = { regex = '(' }"), &["invalid-value 10:18"]),
+        (route("upstream = 'origin'\npath = { regex = '.{9999}' }"), &["invalid-value 10:18"]),
+        (route("upstream = 'origin'\nmethods = ['get', 'G T']"), &["invalid-value 10:12", "invalid-value 10:19"]),
+        (route("upstream = 'origin'\nhost = []"), &["invalid-value 10:8"]),
+        (
+            route("upstream = 'origin'\nheaders = { 'a b' = true, c = \"a\\nb\" }"),
+            &["invalid-value 10:13", "invalid-value 10:31"],
+        ),
+        (route("path = '/a'\nredirect = { to = '/b', status = 304 }"), &["invalid-value 10:34"]),
+        (route("path = '/a'\nrespond = { fields = { a = \"b\\r\\nc: d\" } }"), &["invalid-value 10:28"]),
+        (route("path = '/a'\nrespond = { fields = { content-length = '1' } }"), &["invalid-value 10:24"]),
+        (route("path = '/a'\nupstream = 'origin'\nupgrade = ['h2c']"), &["invalid-value 11:12"]),
+        (
+            route("path = '/a'\nupstream = 'origin'\nrewrite = { path = 'b', host = 'a/b', query = '#' }"),
+            &["invalid-value 11:20", "invalid-value 11:32", "invalid-value 11:47"],
+        ),
+        (route("path = '/a'\nupstream = 'origin'\nrewrite = { path = '/{a' }"), &["invalid-value 11:20"]),
+        (route("path = '/a'\nupstream = 'origin'\ntrailers = ['a:b']"), &["invalid-value 11:13"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A name of something that does not exist.
+#[test]
+fn names_that_dangle() {
+    let cases: &[(String, &[&str])] = &[
+        (route("upstream = 'orign'"), &["never-matches 8:1", "dangling-name 9:12 did you mean `origin`?"]),
+        (
+            route("upstream = 'zzz'\nlistener = ['127.0.0.1:80', '127.0.0.1:81']\npath = '/a'"),
+            &["dangling-name 9:12", "dangling-name 10:29 did you mean `127.0.0.1:80`?"],
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// Two things of one name or address.
+#[test]
+fn two_of_one_name() {
+    let cases: &[(String, &[&str])] = &[
+        (
+            "[[listener]]\nname = 'a'\naddress = '127.0.0.1:1'\n[[listener]]\nname = 'a'\naddress = '127.0.0.1:1'"
+                .into(),
+            &["duplicate 5:8", "duplicate 6:11"],
+        ),
+        ("[[listener]]\naddress = '127.0.0.1:0'\n[[listener]]\naddress = '127.0.0.1:0'".into(), &[]),
+        (
+            route(
+                "name = 'a'\npath = '/a'\nupstream = 'origin'\n[[route]]\nname = 'a'\npath = '/b'\nupstream = 'origin'",
+            ),
+            &["duplicate 13:8"],
+        ),
+        (with("[upstream.origin]\nendpoints = ['a:1']"), &["duplicate 8:11"]),
+        (route("path = '/a'\nupstream = 'origin'\nupstream = 'origin'"), &["duplicate 11:1"]),
+        (
+            with(
+                "[upstream.b]\nendpoints = ['a:1']\n[[route]]\npath = '/b'\nupstream = 'b'\n[upstream.b]\nendpoints = ['a:1']\nretries = 9",
+            ),
+            &["duplicate 13:11", "out-of-range 15:11"],
+        ),
+        (with("[upstream.b]\nendpoints = ['a:1', 'A:1']"), &["unused 8:11", "duplicate 9:21"]),
+        (route("path = '/a'\nupstream = 'origin'\nheaders = { X-A = true, x-a = true }"), &["duplicate 11:25"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A template names a parameter that the path does not have.
+#[test]
+fn parameters() {
+    let cases: &[(String, &[&str])] = &[
+        (
+            route("path = '/users/{name}'\nupstream = 'origin'\nrewrite = { path = '/{nam}/{rest}' }"),
+            &["unknown-parameter 11:20 did you mean `name`?", "unknown-parameter 11:20"],
+        ),
+        (route("path = '/a'\nredirect = { to = '/{id}' }"), &["unknown-parameter 10:19"]),
+        (route("path = { regex = '/(?<id>.*)' }\nredirect = { to = '/{id}{path}{host}?{query}' }"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// Keys that exclude each other, or none of several.
+#[test]
+fn conflicts() {
+    let cases: &[(String, &[&str])] = &[
+        (route("path = '/a'"), &["conflict 8:1"]),
+        (route("path = '/a'\nupstream = 'origin'\nrespond = {}"), &["conflict 11:11"]),
+        (route("path = '/a'\nrespond = { status = 204, body = 'x' }"), &["conflict 10:34"]),
+        (route("path = '/a'\nrespond = {}\nrewrite = { path = '/b' }"), &["conflict 11:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A path that no normalised request has, or the conditions of an earlier route.
+#[test]
+fn routes_that_no_request_reaches() {
+    let cases: &[(String, &[&str])] = &[
+        (route("path = '/a/../b'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/a//b'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/a b/*'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/%7Euser'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/caf%c3%a9'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/a;b=c'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/a%2Fb'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/{id}/./x'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/a?b'\nupstream = 'origin'"), &["never-matches 9:8"]),
+        (route("path = '/caf%C3%A9'\nupstream = 'origin'"), &[]),
+        (route("upstream = 'origin'"), &["never-matches 8:1"]),
+        (
+            route(
+                "path = '/{a}/x'\nhost = ['a', 'b']\nupstream = 'origin'\n[[route]]\npath = '/{b}/x'\nhost = 'B'\nrespond = {}",
+            ),
+            &["never-matches 12:1"],
+        ),
+        (
+            route(
+                "path = '/a'\nhost = ['a', 'b']\nupstream = 'origin'\n[[route]]\npath = '/a'\nhost = ['b', 'c']\nrespond = {}",
+            ),
+            &[],
+        ),
+        (
+            route("path = '/q'\nquery = { a = 'b c' }\nupstream = 'origin'"),
+            &["never-matches 10:15 percent-encode it as it stands in a URL: `a%20b` with upper-case digits"],
+        ),
+        (
+            route(
+                "path = '/a'\nmethods = ['GET', 'PUT']\nupstream = 'origin'\n[[route]]\npath = '/a'\nmethods = ['PUT', 'GET']\nupstream = 'origin'",
+            ),
+            &["never-matches 12:1"],
+        ),
+        (route("path = '/q'\nquery = { a = 'b%20c' }\nupstream = 'origin'"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// What is applied though it may not be meant.
+#[test]
+fn warnings() {
+    let cases: &[(String, &[&str])] = &[
+        (with("[upstream.spare]\nendpoints = ['a:1']"), &["unused 8:11"]),
+        (with("[admin]\naddress = '0.0.0.0:9901'"), &["exposed-admin 9:11 use 127.0.0.1 or [::1]"]),
+        (with("[admin]\naddress = '[::1]:9901'"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// What stands for a variable is missing.
+#[test]
+fn variables_and_files() {
+    let cases: &[(String, &[&str])] = &[
+        (
+            "[[listener]]\naddress = '127.0.0.1:${PORT}'\nname = '${NOWHERE}'".into(),
+            &["missing-variable 3:8 set it, or give a default: `${NOWHERE:-default}`"],
+        ),
+        (
+            "[[listener]]\naddress = '${NOWHERE}'".into(),
+            &["missing-variable 2:11 set it, or give a default: `${NOWHERE:-default}`"],
+        ),
+        ("[[listener]]\naddress = '127.0.0.1:${PORT'".into(), &["invalid-value 2:11 a literal `${` is written `$${`"]),
+        ("[[listener]]\naddress = '${file:/nonexistent/file}'".into(), &["unreadable 2:11"]),
+        ("[[listener]]\naddress = '${}'".into(), &["invalid-value 2:11"]),
+        ("include = ['/nonexistent/*.toml']\n[[route]]\nupstream = 'elsewhere'".into(), &["include 1:12"]),
+        ("include = ['/nonexistent/file.toml']".into(), &["include 1:12"]),
+        ("include = 1\n[[listener]]\naddress = '127.0.0.1:1'".into(), &["wrong-type 1:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// Text that is not TOML.
+#[test]
+fn one_fault_of_syntax_raises_no_others() {
+    let cases: &[(String, &[&str])] = &[
+        ("[[listener]\naddress = '127.0.0.1:1'\n[[route]]\nupstream = 'x'".into(), &["syntax 1:12"]),
+        ("[[listener]]\naddress = '127.0.0.1:1\nname = 'a'\n".into(), &["syntax 2:23"]),
+        ("listener = [\n".into(), &["syntax 1:13"]),
+        ("= 1".into(), &["syntax 1:1"]),
+        ("[[listener]]\naddress = 127.0.0.1:80\nfoo = 1".into(), &["syntax 2:16"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// All faults of a file are there at once, however different they are.
+#[test]
+fn ten_faults_are_ten_errors() {
+    let text = r#"
+[runtime]
+driver = "uring"
+memory = 64
+
+[[listener]]
+address = "127.0.0.1:80"
+header-bytes = "16KiB"
+timeouts = { header = "1ms" }
+
+[upstream.origin]
+endpoints = ["10.0.0.1"]
+
+[[route]]
+path = "/a//b"
+upstream = "orgin"
+
+[[route]]
+path = "/users/{id}"
+methods = ["get"]
+redirect = { to = "/{name}" }
+timeout = "5"
+
+[cache]
+"#;
+    let expected = [
+        "invalid-value 3:10",
+        "missing-unit 4:10 write the unit, like `\"64KiB\"`",
+        "unknown-key 8:1",
+        "out-of-range 9:23",
+        "invalid-value 12:14",
+        "never-matches 15:8",
+        "dangling-name 16:12 did you mean `origin`?",
+        "invalid-value 20:12",
+        "unknown-parameter 21:19",
+        "missing-unit 22:11 write the unit, like `\"10s\"`",
+        "not-built-yet 24:2",
+    ];
+    assert_found(text, &expected);
+}
+
+/// What a variable holds is in no message, whatever is wrong with it.
+#[test]
+fn what_a_variable_holds_is_never_shown() {
+    let secret = "${SECRET}";
+    let lines = [
+        "path = '/a'\nupstream = 'SECRET'",
+        "path = 'SECRET'\nupstream = 'origin'",
+        "path = '/SECRET//x'\nupstream = 'origin'",
+        "path = '/{SECRET}/{SECRET}'\nupstream = 'origin'",
+        "path = { regex = '(SECRET' }\nupstream = 'origin'",
+        "path = { regex = '(?<SECRET' }\nupstream = 'origin'",
+        "path = '/a'\nupstream = 'origin'\nhost = 'SECRET:80'",
+        "path = '/a'\nupstream = 'origin'\ntimeout = 'SECRET'",
+        "path = '/a'\nupstream = 'origin'\ntimeout = '1SECRET'",
+        "path = '/a'\nupstream = 'origin'\nlimits = { body = '1SECRET' }",
+        "path = '/a'\nupstream = 'origin'\nmethods = ['SECRET ']",
+        "path = '/a'\nredirect = { to = '/{SECRET}' }",
+        "path = '/a'\nredirect = { to = '/', status = 'SECRET' }",
+        "path = '/a'\nrespond = { fields = { a = ' SECRET' } }",
+        "name = 'SECRET'\npath = '/a'\nrespond = {}\n[[route]]\nname = 'SECRET'\npath = '/b'\nrespond = {}",
+        "path = '/a'\nrespond = {}\n[upstream.x]\nendpoints = ['SECRET']\nbalance = 'SECRET'",
+        "path = '/a'\nrespond = {}\n[upstream.x]\nendpoints = ['SECRET://a']",
+        "path = '/a'\nrespond = {}\nlistener = 'SECRET'",
+        "path = '/a'\nrespond = {}\n[log.access]\nto = 'SECRET'",
+    ];
+    for lines in lines {
+        let text = route(&lines.replace("SECRET", secret));
+        let report = report(&text);
+        assert!(report.has_errors(), "{text}");
+        for shown in [report.render(false), report.render(true), report.to_json()] {
+            assert!(!shown.contains("hunter2"), "\n{text}\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn warnings_do_not_stand_in_the_way() {
+    let text = with("[upstream.spare]\nendpoints = ['a:1']");
+    let loaded = load_str_with("gateway.toml", &text, &variables).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.report.diagnostics()[0].severity, Severity::Warning);
+    assert!(!loaded.report.has_errors());
+}
+
+/// The whole of what a person sees of one fault.
+#[test]
+fn a_report_shows_the_line() {
+    let expected = "error[unknown-key]: unknown key `adress`
+ --> gateway.toml:3:1
+  |
+3 | adress = 1
+  | ^^^^^^ has no meaning here
+  |
+  = help: did you mean `address`?";
+    assert_eq!(report(&listener("adress = 1")).to_string(), expected);
+}
+
+#[test]
+fn a_report_is_json_too() {
+    let expected = concat!(
+        r#"[{"code":"duplicate","severity":"error","message":"two listeners are named \"a\"","#,
+        r#""file":"gateway.toml","line":5,"column":8,"label":"again here","#,
+        r#""related":[{"file":"gateway.toml","line":2,"column":8,"label":"first here"}]}]"#,
+    );
+    let one = |port: u16| format!("[[listener]]\nname = \"a\"\naddress = '127.0.0.1:{port}'\n");
+    assert_eq!(report(&format!("{}{}", one(1), one(2))).to_json(), expected);
+}
+
+/// A code that no test expects may have lost its meaning.
+#[test]
+fn every_code_is_expected_somewhere() {
+    let tests = concat!(include_str!("diagnostics.rs"), include_str!("files.rs"));
+    for code in Code::ALL {
+        assert!(tests.contains(&format!("\"{} ", code.as_str())), "{}", code.as_str());
+    }
+}
