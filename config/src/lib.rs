@@ -1,8 +1,8 @@
 //! The configuration file, from TOML to a [`Snapshot`] that is ready to run.
 //!
-//! A file becomes a tree of values that know where they stand ([`tree`]), the tree becomes the tables as written
-//! ([`schema`]), and these become what runs ([`compile`]). All errors of all stages are reported at once, and any
-//! error means that nothing is applied. Only [`files`] touches the disk.
+//! A file becomes a tree of values that know where they stand (`tree`), the tree becomes the tables as written
+//! ([`schema`]), and these become what runs (`compile`). All errors of all stages are reported at once, and any
+//! error means that nothing is applied. Only `files` touches the disk.
 #![forbid(unsafe_code)]
 
 mod compile;
