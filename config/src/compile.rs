@@ -2,6 +2,7 @@
 //! only shows when tables are seen together is checked.
 
 mod routes;
+mod templates;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -279,6 +279,52 @@ fn parameters() {
     }
 }
 
+/// What a route writes has to be what the gateway would send or a client could follow.
+#[test]
+fn templates() {
+    let rewrite = |lines: &str| route(&format!("path = '/{{id}}/*'\nupstream = 'origin'\nrewrite = {{ {lines} }}"));
+    for sound in [
+        "path = '/v2/{id}/{rest}'",
+        "path = '/v2{path}'",
+        "path = '/'",
+        "query = ''",
+        "query = 'id={id}&{query}'",
+        "host = '{id}.internal:8080'",
+        "host = '[::1]'",
+    ] {
+        assert_found(&rewrite(sound), &[]);
+    }
+    for wrong in [
+        "path = ''",
+        "path = '{id}'",
+        "path = '/a/../b'",
+        "path = '/v2/{path}'",
+        "path = '/%7e'",
+        "path = '/a?b'",
+        "query = 'a#b'",
+        "query = 'a\"b'",
+        "host = ''",
+        "host = 'a/b'",
+        "host = 'user@{id}'",
+        "host = 'a:99999'",
+    ] {
+        let column = 13 + wrong.find('\'').unwrap();
+        assert_found(&rewrite(wrong), &[format!("invalid-value 11:{column}").as_str()]);
+    }
+    for (to, is_sound) in [
+        ("https://{host}{path}", true),
+        ("/new/{rest}", true),
+        ("{path}", true),
+        ("", false),
+        ("new", false),
+        ("javascript:alert(1)", false),
+        ("{id}.example.com", false),
+    ] {
+        let text = route(&format!("path = '/{{id}}/*'\nredirect = {{ to = '{to}' }}"));
+        assert_found(&text, if is_sound { &[] } else { &["invalid-value 10:19"] });
+    }
+}
+
 /// Keys that exclude each other, or none of several.
 #[test]
 fn conflicts() {

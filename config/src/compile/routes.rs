@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, REST, Router, Segment, ValuePattern};
-use sluice_rules::snapshot::{Action, Piece, Rewrite, Route, RouteId, Template, UpstreamId};
+use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, Router, Segment, ValuePattern};
+use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{check_unique, listener_name, target_policy};
+use super::{check_unique, listener_name, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
-use crate::matching::{Part, TemplateText};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
 
@@ -51,7 +50,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             Action::Forward(upstream) => Some(*upstream),
             Action::Redirect { .. } | Action::Respond { .. } => None,
         }));
-        let rewrite = rewrite(table, &matcher.path, context);
+        let rewrite = templates::rewrite(table, &matcher.path, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
             name: table.name.given().map_or_else(|| format!("route {}", index + 1), |name| name.0.clone()),
@@ -183,10 +182,7 @@ fn action(
         context.push(note.label("`rewrite` goes with `upstream`"));
     }
     let forward = table.upstream.given().and_then(|name| upstream(schema, name, context));
-    let redirect = table
-        .redirect
-        .given()
-        .map(|redirect| Action::Redirect { to: template(&redirect.to, path, context), status: redirect.status.0 });
+    let redirect = table.redirect.given().map(|redirect| templates::redirect(redirect, path, context));
     let respond = table.respond.given().map(|respond| respond_action(respond, context));
     forward.or(redirect).or(respond)
 }
@@ -218,72 +214,6 @@ fn respond_action(respond: &schema::Respond, context: &mut Context<'_>) -> Actio
     }
     let fields = fields.iter().map(|(name, value)| (name.value.clone(), value.0.clone())).collect();
     Action::Respond { status, fields, body: respond.body.value.clone().into_bytes() }
-}
-
-fn rewrite(table: &schema::Route, path: &PathPattern, context: &mut Context<'_>) -> Rewrite {
-    let Some(rewrite) = table.rewrite.given() else { return Rewrite::default() };
-    if let Some(new) = rewrite.path.given() {
-        let rooted = match new.0.first() {
-            Some(Part::Text(text)) => text.starts_with('/'),
-            Some(Part::Hole(name)) => name == "path",
-            None => false,
-        };
-        if !rooted {
-            let message = format!("{} is not a path", context.written(new.place));
-            context.push(
-                Diagnostic::error(Code::InvalidValue, new.place, message).label("starts with a slash or `{path}`"),
-            );
-        }
-        refuse_text(new, &['?', '#'], "the query is rewritten by `query`", context);
-    }
-    if let Some(new) = rewrite.query.given() {
-        refuse_text(new, &['#', '\\'], "a query has no `#` and no backslash", context);
-    }
-    if let Some(new) = rewrite.host.given() {
-        let delimiters = ['/', '?', '#', '@', '\\', '%', '"', '<', '>', ','];
-        refuse_text(new, &delimiters, "expected a host and maybe a port", context);
-        if new.0.is_empty() {
-            context.push(
-                Diagnostic::error(Code::InvalidValue, new.place, "the new host is empty").label("expected a host"),
-            );
-        }
-    }
-    let mut part = |part: &Optional<TemplateText>| part.given().map(|text| template(text, path, context));
-    Rewrite { path: part(&rewrite.path), host: part(&rewrite.host), query: part(&rewrite.query) }
-}
-
-fn refuse_text(template: &At<TemplateText>, refused: &[char], why: &str, context: &mut Context<'_>) {
-    let found = template.0.iter().any(|part| matches!(part, Part::Text(text) if text.contains(refused)));
-    if found {
-        let message = format!("{} has a character that cannot stand there", context.written(template.place));
-        context.push(Diagnostic::error(Code::InvalidValue, template.place, message).label(why));
-    }
-}
-
-/// A template with the names of its holes looked up.
-fn template(text: &At<TemplateText>, path: &PathPattern, context: &mut Context<'_>) -> Template {
-    let params = path.params();
-    let piece = |part: &Part| match part {
-        Part::Text(text) => Some(Piece::Text(text.clone())),
-        Part::Hole(name) => match (params.iter().position(|param| param == name), name.as_str()) {
-            (Some(index), _) => Some(Piece::Param(index)),
-            (None, "path") => Some(Piece::Path),
-            (None, "query") => Some(Piece::Query),
-            (None, "host") => Some(Piece::Host),
-            (None, name) => {
-                let message = format!("the path has no parameter for a part of {}", context.written(text.place));
-                let note = Diagnostic::error(Code::UnknownParameter, text.place, message);
-                let known = params.iter().copied().chain(["path", "query", "host"]);
-                context.push(match context.is_substituted(text.place) {
-                    true => note.label("after `${...}` was replaced"),
-                    false if name == REST => note.label("`{rest}` needs a path that ends in `/*`"),
-                    false => note.label(format!("`{{{name}}}` is unknown")).did_you_mean(name, known),
-                });
-                None
-            }
-        },
-    };
-    Template(text.0.iter().filter_map(piece).collect())
 }
 
 /// What a route matches on one listener and for one host, in a form that is equal for equal conditions.
