@@ -48,8 +48,13 @@ pub fn is_idempotent(method: &str) -> bool {
 mod tests {
     use super::*;
 
-    const STALE: Attempt =
-        Attempt { reused: true, sent: Sent::Something, response_begun: false, replayable: true, has_alternative: false };
+    const STALE: Attempt = Attempt {
+        reused: true,
+        sent: Sent::Something,
+        response_begun: false,
+        replayable: true,
+        has_alternative: false,
+    };
 
     #[test]
     fn a_stale_connection_is_retried_only_for_idempotent_methods() {

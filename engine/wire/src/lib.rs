@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod fields;
+pub mod forwarded;
 pub mod h1;
 pub mod head;
 pub mod target;

@@ -273,7 +273,7 @@ impl ChunkedDecoder {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size(0),
             (State::TrailerStart, b'\r') => State::LastEnd,
-            (State::TrailerStart | State::TrailerLine, b'\r') => {
+            (State::TrailerLine, b'\r') => {
                 self.trailer(byte)?;
                 State::TrailerEnd
             }

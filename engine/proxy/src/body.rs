@@ -1,0 +1,174 @@
+//! Content on its way: taken out of one side's framing, put into the other's, in the same buffer.
+
+use std::io;
+
+use sluice_wire::h1::body::{
+    CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkError, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head,
+};
+
+use crate::rt::{Buffer, Stream};
+
+/// Takes the content of a message out of what a connection brings.
+pub(crate) struct BodyReader {
+    decoder: Decoder,
+    ended: bool,
+    /// Bytes behind the end of the message.
+    surplus: Vec<u8>,
+    received_bytes: u64,
+}
+
+enum Decoder {
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    UntilClose,
+}
+
+impl BodyReader {
+    pub(crate) fn new(framing: Framing) -> Self {
+        let (decoder, ended) = match framing {
+            Framing::Empty => (Decoder::Length(0), true),
+            Framing::Length(length) => (Decoder::Length(length), false),
+            Framing::Chunked => (Decoder::Chunked(ChunkedDecoder::default()), false),
+            Framing::UntilClose => (Decoder::UntilClose, false),
+        };
+        BodyReader { decoder, ended, surplus: Vec::new(), received_bytes: 0 }
+    }
+
+    /// Leaves in `buffer`, which holds what was just received, the content alone.
+    pub(crate) fn decode(&mut self, buffer: &mut Buffer) -> Result<(), ChunkError> {
+        let received = buffer.len();
+        let consumed = match &mut self.decoder {
+            Decoder::Length(left) => {
+                let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(received);
+                *left -= consumed as u64;
+                self.ended = *left == 0;
+                self.keep_surplus(&buffer.filled()[consumed..]);
+                buffer.truncate(consumed);
+                consumed
+            }
+            Decoder::UntilClose => received,
+            Decoder::Chunked(decoder) => {
+                let decoded = decoder.decode(buffer.filled_mut())?;
+                self.ended = decoded.ended;
+                self.keep_surplus(&buffer.filled()[decoded.consumed..]);
+                let length = decoded.content.len();
+                buffer.truncate(decoded.content.end);
+                buffer.consume(decoded.content.start.min(buffer.len()));
+                length
+            }
+        };
+        self.received_bytes += consumed as u64;
+        Ok(())
+    }
+
+    fn keep_surplus(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.surplus = bytes.to_vec();
+        }
+    }
+
+    /// Reads and decodes more. Content may be empty although the message goes on.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the connection cannot be used further.
+    pub(crate) async fn read(&mut self, stream: &Stream, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
+        buffer.clear();
+        let (result, mut buffer) = stream.read(buffer).await;
+        let result = match result {
+            Ok(0) if matches!(self.decoder, Decoder::UntilClose) => {
+                self.ended = true;
+                Ok(0)
+            }
+            Ok(0) => Err(ReadError::Closed),
+            Ok(count) => self.decode(&mut buffer).map(|()| count).map_err(ReadError::Chunk),
+            Err(_) => Err(ReadError::Broken),
+        };
+        (result, buffer)
+    }
+
+    /// Whether all of the content was given out.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the end is the end of the connection.
+    pub(crate) fn until_close(&self) -> bool {
+        matches!(self.decoder, Decoder::UntilClose)
+    }
+
+    /// Whether something came behind the end of the message.
+    pub(crate) fn has_surplus(&self) -> bool {
+        !self.surplus.is_empty()
+    }
+
+    /// What came behind the end of the message.
+    pub(crate) fn take_surplus(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.surplus)
+    }
+
+    /// Bytes of content so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// The trailer section; empty if there was none.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        match &self.decoder {
+            Decoder::Chunked(decoder) => decoder.trailers(),
+            Decoder::Length(_) | Decoder::UntilClose => &[],
+        }
+    }
+}
+
+/// Why content could not be read to its end.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The peer closed the connection, or it was shut down for a deadline.
+    Closed,
+    /// The connection broke.
+    Broken,
+    /// The chunks are not valid.
+    Chunk(ChunkError),
+}
+
+/// How content is put on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// As it is: its length was announced, or it ends with the connection.
+    Raw,
+    /// As chunks.
+    Chunked,
+}
+
+impl Frame {
+    /// Makes of the content in `buffer` what is sent. `last` says that nothing follows but `trailers`, which
+    /// are lines without the empty one.
+    pub(crate) fn apply(self, buffer: &mut Buffer, last: bool, trailers: &[u8]) {
+        if self == Frame::Raw {
+            return;
+        }
+        if !buffer.is_empty() {
+            let mut space = [0; CHUNK_HEAD_BYTES];
+            let length = chunk_head(buffer.len(), &mut space);
+            // Room in front and behind is what HEADROOM and TAILROOM are for.
+            let fits = buffer.prepend(&space[CHUNK_HEAD_BYTES - length..]) && buffer.append(CHUNK_TAIL);
+            debug_assert!(fits);
+        }
+        if last && trailers.is_empty() {
+            let fits = buffer.append(LAST_CHUNK);
+            debug_assert!(fits);
+        }
+    }
+}
+
+/// Writes all of a buffer.
+pub(crate) async fn write_all(stream: &Stream, mut buffer: Buffer) -> (io::Result<()>, Buffer) {
+    while !buffer.is_empty() {
+        let (result, returned) = stream.write(buffer).await;
+        buffer = returned;
+        if let Err(error) = result {
+            return (Err(error), buffer);
+        }
+    }
+    (Ok(()), buffer)
+}

@@ -1,0 +1,248 @@
+//! A client's connection that speaks HTTP/1.1: one request after the other.
+//!
+//! While nothing is asked the connection is a small task that waits for readiness and holds no buffer. What it
+//! needs to serve is allocated when a request comes and kept as long as requests follow each other closely.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use sluice_rules::failure::Failure;
+use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+
+use crate::core::{Core, Scratch};
+use crate::deadline::{Expiry, TICK};
+use crate::exchange::Exchange;
+use crate::reply::{OVERLOADED, Reply};
+use crate::respond::{Response, respond};
+use crate::rt::{self, Buffer, Canceller, LARGE};
+use crate::upload::Upload;
+
+use super::{Client, request, response};
+
+/// How long a connection waits for its next request with a buffer in hand, which is cheaper than waiting for
+/// readiness first, before it is idle.
+const WARM: Duration = TICK.saturating_mul(2);
+
+/// Bytes that are read after the last response, so that closing does not reset the connection before the client
+/// has read it (RFC 9112 §9.6).
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How long that may take.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What becomes of a connection.
+enum After {
+    /// It waits for a next request.
+    Idle,
+    /// It ends.
+    Close,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(core: Rc<Core>, client: Client) {
+    let mut is_first = true;
+    loop {
+        if let After::Close = Box::pin(serve_while_warm(&core, &client, is_first)).await {
+            return;
+        }
+        let patience = {
+            let local = core.local();
+            let timeouts = &client.listener(&local).timeouts;
+            if is_first { timeouts.header } else { timeouts.keep_alive }
+        };
+        is_first = false;
+        client.deadline.set_after(patience, Expiry::ShutBoth);
+        if client.stream.readable().await.is_err() || client.deadline.expired() {
+            return;
+        }
+    }
+}
+
+/// Serves requests as long as they follow each other closely.
+async fn serve_while_warm(core: &Rc<Core>, client: &Client, is_first: bool) -> After {
+    let Some(mut input) = core.buffers.take() else {
+        rt::send_now(client.stream.fd(), OVERLOADED);
+        return After::Close;
+    };
+    let mut scratch = core.scratch();
+    let canceller = Rc::new(Canceller::default());
+    client.deadline.cancels(Some(Rc::clone(&canceller)));
+    let after = loop {
+        let (head, returned) = read_head(core, client, &canceller, &mut scratch, input).await;
+        input = returned;
+        match head {
+            Head::Complete => {}
+            Head::Idle => break After::Idle,
+            Head::Closed => break After::Close,
+            Head::Failed(failure) => {
+                refuse(core, client, failure, input).await;
+                break After::Close;
+            }
+        }
+        client.deadline.unset();
+        match serve_one(core, client, &mut scratch, input).await {
+            Some(next) => input = next,
+            None => break After::Close,
+        }
+        // Most connections that have sent one request send no second one soon.
+        if is_first && input.is_empty() {
+            break After::Idle;
+        }
+    };
+    client.deadline.cancels(None);
+    after
+}
+
+/// What came of waiting for a request.
+enum Head {
+    /// Its head is at the front of the buffer, its table in the scratch.
+    Complete,
+    /// Nothing came for a while.
+    Idle,
+    /// The client has closed or broken the connection.
+    Closed,
+    /// What came is no request.
+    Failed(Failure),
+}
+
+async fn read_head(
+    core: &Rc<Core>,
+    client: &Client,
+    canceller: &Canceller,
+    scratch: &mut Scratch,
+    mut input: Buffer,
+) -> (Head, Buffer) {
+    let local = core.local();
+    let listener = client.listener(&local);
+    let limits = HeadLimits {
+        head_bytes: listener.limits.header_bytes,
+        fields: listener.limits.header_fields,
+        line_bytes: listener.limits.request_line_bytes,
+    };
+    let mut progress = Progress::default();
+    let mut begun = false;
+    let mut skipped = false;
+    loop {
+        // RFC 9112 §2.2: one empty line before a request, left over by careless clients, is ignored.
+        if !skipped && input.filled().starts_with(b"\r\n") {
+            input.consume(2);
+            skipped = true;
+        }
+        let result = if input.is_empty() {
+            client.deadline.set_after(WARM, Expiry::Cancel);
+            let (result, returned) = client.stream.read_unless(canceller, input).await;
+            input = returned;
+            match result {
+                Some(result) => result,
+                None => return (Head::Idle, input),
+            }
+        } else {
+            if input.filled() != b"\r" {
+                match parse::request(input.filled(), &mut progress, limits, &mut scratch.request) {
+                    Ok(true) => return (Head::Complete, input),
+                    Ok(false) => {}
+                    Err(error) => return (Head::Failed(Failure::RequestHead(error)), input),
+                }
+            }
+            if !begun {
+                // From the first byte to the last, however they drip.
+                begun = true;
+                client.deadline.set_after(listener.timeouts.header, Expiry::ShutRead);
+            }
+            if input.spare() == 0 {
+                input.compact();
+            }
+            if input.spare() == 0 {
+                let Some(mut larger) = core.buffers.take_large() else {
+                    return (Head::Failed(Failure::OutOfMemory), input);
+                };
+                let fits = larger.append(input.filled());
+                debug_assert!(fits, "a head is never longer than a large buffer");
+                input = larger;
+            }
+            let (result, returned) = client.stream.read(input).await;
+            input = returned;
+            result
+        };
+        match result {
+            Ok(0) if begun && client.deadline.expired() => return (Head::Failed(Failure::HeaderTimeout), input),
+            Ok(0) | Err(_) => return (Head::Closed, input),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Serves the request whose head is at the front of `input`. Returns what of the next one has come already, or
+/// `None` if the connection has ended.
+async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut input: Buffer) -> Option<Buffer> {
+    core.metrics.requests.add(1);
+    let mut exchange = Exchange::open(core, client);
+    let outcome = match request::admit(core, &mut exchange, scratch, &mut input) {
+        Ok(()) => respond(core, &mut exchange, scratch, &input).await,
+        Err(failure) => Err(failure),
+    };
+    let sent = match outcome {
+        Ok(Response::Upstream(upstream)) => {
+            let behind = scratch.request.length + exchange.buffered_bytes;
+            response::send(core, &mut exchange, scratch, upstream, &input.filled()[behind..]).await
+        }
+        Ok(Response::Own(reply)) => response::send_own(core, &mut exchange, reply).await,
+        Err(failure) => response::send_own(core, &mut exchange, Reply::failure(failure)).await,
+    };
+    let mut upload = sent.upload.or(exchange.orphan.take());
+    if let Some(incoming) = exchange.incoming.take().filter(|_| sent.intact) {
+        // Nobody took the content: it must be out of the way before the next request can be read.
+        upload = Some(Upload::start(core, incoming, None));
+    }
+    if !sent.intact || !exchange.keep_alive {
+        if sent.intact && (sent.linger || upload.is_some()) {
+            drop(upload);
+            linger(core, client, input).await;
+        }
+        return None;
+    }
+    let Some(upload) = upload else {
+        input.consume(scratch.request.length + exchange.buffered_bytes);
+        return Some(input);
+    };
+    let surplus = match upload.drain(core).await {
+        Ok(surplus) => surplus,
+        Err(_) => {
+            linger(core, client, input).await;
+            return None;
+        }
+    };
+    input.clear();
+    if surplus.len() > input.spare() {
+        debug_assert!(surplus.len() <= LARGE, "it came in one buffer");
+        input = core.buffers.take_large()?;
+    }
+    input.append(&surplus).then_some(input)
+}
+
+/// Tells the client what is wrong with what it sent, and ends the connection.
+async fn refuse(core: &Rc<Core>, client: &Client, failure: Failure, input: Buffer) {
+    let mut exchange = Exchange::open(core, client);
+    core.metrics.requests.add(1);
+    let sent = response::send_own(core, &mut exchange, Reply::failure(failure)).await;
+    if sent.intact {
+        linger(core, client, input).await;
+    }
+}
+
+/// Takes for a while what the client still sends, so that it can read the last response: closing a socket with
+/// unread bytes resets the connection.
+async fn linger(core: &Core, client: &Client, mut buffer: Buffer) {
+    rt::shutdown(client.stream.fd(), std::net::Shutdown::Write);
+    client.deadline.set(core.deadlines.after(LINGER_TIME_MAX), Expiry::ShutBoth);
+    let mut taken = 0;
+    while taken < LINGER_BYTES_MAX {
+        buffer.clear();
+        let (result, returned) = client.stream.read(buffer).await;
+        buffer = returned;
+        match result {
+            Ok(0) | Err(_) => return,
+            Ok(count) => taken += count,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! A response on its way to the client, the gateway's own or an upstream's.
+
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use sluice_rules::failure::Failure;
+use sluice_rules::snapshot::KeepAlive;
+use sluice_wire::fields::{self, ConnectionOptions};
+use sluice_wire::h1::body::Framing;
+use sluice_wire::h1::encode;
+use sluice_wire::head::{NameSet, Response};
+use sluice_wire::writer::Writer;
+use sluice_wire::{Name, Version, forwarded};
+
+use crate::body::{BodyReader, Frame, ReadError};
+use crate::core::{Core, Scratch};
+use crate::deadline::Expiry;
+use crate::exchange::Exchange;
+use crate::reply::{OVERLOADED, Reply};
+use crate::rt::{self, Buffer, SMALL};
+use crate::upload::{Upload, last_chunk};
+use crate::upstream::{Leg, UpstreamResponse, remove_named};
+
+use super::tunnel;
+
+/// How sending a response ended.
+pub(super) struct SentResponse {
+    /// Whether all of it was sent, so that the connection is in a known state.
+    pub(super) intact: bool,
+    /// Whether the client may still be sending although it was told that the connection closes.
+    pub(super) linger: bool,
+    /// The rest of the request.
+    pub(super) upload: Option<Upload>,
+}
+
+impl SentResponse {
+    fn broken() -> Self {
+        SentResponse { intact: false, linger: false, upload: None }
+    }
+}
+
+/// Sends a response of the gateway itself.
+pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply: Reply) -> SentResponse {
+    // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
+    // next request would start is not known.
+    exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
+    exchange.close(core, reply.status, reply.failure);
+    let Some(mut out) = core.buffers.take() else {
+        rt::send_now(exchange.client.stream.fd(), OVERLOADED);
+        return SentResponse::broken();
+    };
+    let mut rest: &[u8] = &[];
+    let connection = connection_field(exchange);
+    let written = out.append_with(|space| {
+        reply.write(core, space, exchange.is_head, connection).map(|(written, left)| {
+            rest = left;
+            written
+        })
+    });
+    if written.is_err() {
+        return SentResponse::broken();
+    }
+    let client = exchange.client;
+    loop {
+        let (result, returned) = client.write_all(core, exchange, out).await;
+        out = returned;
+        if result.is_err() {
+            return SentResponse::broken();
+        }
+        if rest.is_empty() {
+            return SentResponse { intact: true, linger: !exchange.keep_alive, upload: None };
+        }
+        out.clear();
+        let part = rest.len().min(SMALL);
+        let fits = out.append(&rest[..part]);
+        debug_assert!(fits);
+        rest = &rest[part..];
+    }
+}
+
+/// What `Connection` says to the client; empty if it says nothing.
+fn connection_field(exchange: &Exchange<'_>) -> &'static str {
+    match (exchange.keep_alive, exchange.version) {
+        (false, _) => "close",
+        (true, Version::Http10) => "keep-alive",
+        (true, Version::Http11) => "",
+    }
+}
+
+/// Sends an upstream's response: the head, then the content as it comes. `behind` is what the client has sent
+/// behind its request.
+pub(super) async fn send(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    scratch: &mut Scratch,
+    response: UpstreamResponse,
+    behind: &[u8],
+) -> SentResponse {
+    let status = scratch.response.status;
+    let mut reader = BodyReader::new(response.framing);
+    let plan = plan(core, exchange, scratch, &response);
+    let UpstreamResponse { mut buffer, mut leg, .. } = response;
+    buffer.consume(scratch.response.length);
+    if status == 101 {
+        exchange.close(core, status, None);
+        debug_assert!(leg.upload.is_none(), "a request with content is not upgraded");
+        drop(leg.watched);
+        tunnel::run(core, exchange, leg.connection, &scratch.head, behind, buffer.filled()).await;
+        return SentResponse::broken();
+    }
+    if let Err(error) = reader.decode(&mut buffer) {
+        exchange.orphan = leg.upload.take();
+        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
+        drop((leg, buffer));
+        return Box::pin(send_own(core, exchange, Reply::failure(Failure::ResponseChunk(error)))).await;
+    }
+    let local = Rc::clone(&exchange.local);
+    let upstream = local.snapshot().upstream(leg.upstream);
+    let client = exchange.client;
+    let last = last_of(exchange, &reader, plan.frame);
+    plan.frame.apply(&mut buffer, reader.ended(), &last);
+    let mut result = Ok(());
+    if !buffer.prepend(&scratch.head) && !(buffer.is_empty() && buffer.append(&scratch.head)) {
+        (result, buffer) = send_head_apart(core, exchange, &scratch.head, buffer).await;
+    }
+    let failure = loop {
+        if result.is_ok() {
+            (result, buffer) = client.write_all(core, exchange, buffer).await;
+        }
+        if result.is_err() {
+            let slow = client.deadline.expired();
+            break Some(if slow { Failure::WriteTimeout } else { Failure::ClientGone });
+        }
+        if reader.ended() {
+            break None;
+        }
+        let due = core.deadlines.after(upstream.timeouts.idle);
+        leg.connection.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
+        let (received, returned) = reader.read(&leg.connection.stream, buffer).await;
+        buffer = returned;
+        // An end that we made ourselves is no end of the response.
+        if let Some(failure) = cut_short(&leg, &received, &reader) {
+            break Some(failure);
+        }
+        leg.watched.progress();
+        let last = last_of(exchange, &reader, plan.frame);
+        plan.frame.apply(&mut buffer, reader.ended(), &last);
+        if !last.is_empty() {
+            (result, buffer) = send_last(core, exchange, last, buffer).await;
+        } else if received.is_ok_and(|count| count == SMALL) && !reader.ended() {
+            // Bulk: fewer and larger moves cost less.
+            (result, buffer) = client.write_all(core, exchange, buffer).await;
+            if let Some(larger) = core.buffers.take_large() {
+                buffer = larger;
+            }
+        }
+    };
+    exchange.close(core, status, failure);
+    if failure.is_some() {
+        // The client must not take what it has for all there is.
+        rt::reset_on_close(client.stream.fd());
+        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
+        return SentResponse::broken();
+    }
+    drop(buffer);
+    finish(core, leg, &reader, plan.reusable, &upstream.keep_alive).await
+}
+
+/// How a response is passed on.
+struct Plan {
+    frame: Frame,
+    /// Whether the connection to the upstream can serve a further request, as far as the head tells.
+    reusable: bool,
+}
+
+/// Decides how the response is framed, and writes its head to `scratch.head`.
+fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, response: &UpstreamResponse) -> Plan {
+    let Scratch { response: head, edits, head: out, .. } = scratch;
+    let view = Response { bytes: response.buffer.filled(), head };
+    let table = &head.fields;
+    let has_no_content = matches!(head.status, 100..=199 | 204);
+    let mut reusable = ConnectionOptions::of(view.bytes, table).persists(head.version)
+        && response.framing != Framing::UntilClose
+        // RFC 9110 §8.6, RFC 9112 §6.1: what announces content where there is none cannot be trusted to send none.
+        && !(has_no_content && (table.has(Name::ContentLength) || table.has(Name::TransferEncoding)));
+    edits.clear();
+    edits.remove(fields::HOP_BY_HOP);
+    remove_named(edits, view.bytes, table);
+    if has_no_content {
+        edits.remove(NameSet::of(&[Name::ContentLength]));
+    }
+    let length_unknown = matches!(response.framing, Framing::Chunked | Framing::UntilClose);
+    let frame = if length_unknown && exchange.version == Version::Http11 { Frame::Chunked } else { Frame::Raw };
+    if frame == Frame::Chunked {
+        edits.add_lines(b"Transfer-Encoding: chunked\r\n");
+    } else {
+        edits.remove(NameSet::of(&[Name::Trailer]));
+    }
+    let upload_waits =
+        response.leg.upload.as_ref().is_some_and(|upload| !upload.read_all()) && exchange.expects_continue;
+    exchange.keep_alive &= !(length_unknown && frame == Frame::Raw) && !upload_waits && !core.draining();
+    if head.status == 101 {
+        reusable = false;
+        edits.add_lines(b"Connection: upgrade\r\n");
+        edits.add("Upgrade", &[view.field(Name::Upgrade).unwrap_or_default()]);
+    } else if let connection @ ("close" | "keep-alive") = connection_field(exchange) {
+        edits.add("Connection", &[connection.as_bytes()]);
+    }
+    if !table.has(Name::Date) {
+        // RFC 9110 §6.6.1
+        core.date(|date| edits.add("Date", &[date.as_bytes()]));
+    }
+    forwarded::via(edits, head.version);
+    out.resize(head.length + edits.added().len() + 64, 0);
+    let mut writer = Writer::new(out);
+    encode::response(&mut writer, view, edits);
+    let length = writer.finish().expect("it is at most as long as the lines that it is made of");
+    out.truncate(length);
+    Plan { frame, reusable }
+}
+
+/// The last chunk, if it has trailers; an end without them is put behind the content.
+fn last_of(exchange: &Exchange<'_>, reader: &BodyReader, frame: Frame) -> Vec<u8> {
+    if frame == Frame::Raw || !reader.ended() || reader.trailers().is_empty() {
+        return Vec::new();
+    }
+    let allowed = exchange.route().map_or(&[][..], |route| &route.trailers);
+    last_chunk(reader.trailers(), allowed)
+}
+
+/// Whether the response ended too early, and why.
+fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, reader: &BodyReader) -> Option<Failure> {
+    let by_us = || {
+        if let Some(failure) = leg.upload.as_ref().and_then(Upload::failure) {
+            Some(failure)
+        } else if leg.watched.client_is_gone() {
+            Some(Failure::ClientGone)
+        } else {
+            leg.connection.deadline.expired().then_some(Failure::ReadTimeout)
+        }
+    };
+    match received {
+        Ok(0) if reader.until_close() => by_us(),
+        Ok(_) => None,
+        Err(ReadError::Chunk(error)) => Some(Failure::ResponseChunk(*error)),
+        Err(ReadError::Closed | ReadError::Broken) => Some(by_us().unwrap_or(Failure::ResponseIncomplete)),
+    }
+}
+
+/// Sends a head that is too long to be put in front of the content.
+async fn send_head_apart(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    head: &[u8],
+    buffer: Buffer,
+) -> (io::Result<()>, Buffer) {
+    let client = exchange.client;
+    let out = if head.len() > SMALL { core.buffers.take_large() } else { core.buffers.take() };
+    let Some(mut out) = out else { return (Err(io::ErrorKind::OutOfMemory.into()), buffer) };
+    let fits = out.append(head);
+    debug_assert!(fits, "no head is longer than a large buffer");
+    (client.write_all(core, exchange, out).await.0, buffer)
+}
+
+/// Sends content and then the last chunk with its trailers.
+async fn send_last(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    last: Vec<u8>,
+    buffer: Buffer,
+) -> (io::Result<()>, Buffer) {
+    let client = exchange.client;
+    let (mut result, mut buffer) = client.write_all(core, exchange, buffer).await;
+    for part in last.chunks(SMALL) {
+        if result.is_ok() {
+            buffer.clear();
+            let fits = buffer.append(part);
+            debug_assert!(fits);
+            (result, buffer) = client.write_all(core, exchange, buffer).await;
+        }
+    }
+    (result, buffer)
+}
+
+/// Keeps the upstream's connection if it can be kept, and hands over what is left of the request.
+async fn finish(core: &Core, leg: Leg, reader: &BodyReader, reusable: bool, policy: &KeepAlive) -> SentResponse {
+    let Leg { watched, connection, in_flight, upload, .. } = leg;
+    drop(watched);
+    let mut reusable = reusable && !reader.has_surplus();
+    let upload = match upload {
+        // All of it is on its way, and may have arrived before we heard that it was sent.
+        Some(upload) if upload.read_all() => {
+            reusable &= upload.sent_all().await;
+            Some(upload)
+        }
+        Some(upload) => {
+            reusable = false;
+            rt::shutdown(connection.stream.fd(), Shutdown::Both);
+            Some(upload)
+        }
+        None => None,
+    };
+    if reusable {
+        in_flight.endpoint().keep(core, connection, policy);
+    }
+    SentResponse { intact: true, linger: false, upload }
+}

@@ -1,0 +1,216 @@
+//! Deadlines of connections: a coarse wheel, and shutdown(2) when one has passed.
+//!
+//! A read that waits in the kernel cannot be dropped without losing bytes, so a deadline ends it from outside:
+//! the socket is shut down, the read ends as if the peer had closed, and who waited asks [`Deadline::expired`].
+
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::rt::{self, Canceller};
+use crate::wheel::{Key, Tick, Wheel};
+
+/// How exact deadlines are.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// What ends a wait whose deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// Nothing more is read; an answer can still be written.
+    ShutRead,
+    /// The connection is over.
+    ShutBoth,
+    /// The read under way is cancelled and the connection lives on.
+    Cancel,
+}
+
+struct Watch {
+    fd: RawFd,
+    expiry: Cell<Expiry>,
+    expired: Cell<bool>,
+    canceller: RefCell<Option<Rc<Canceller>>>,
+}
+
+/// All deadlines of a core.
+pub(crate) struct Deadlines {
+    wheel: RefCell<Wheel>,
+    watches: RefCell<Vec<Option<Rc<Watch>>>>,
+    started: Instant,
+    now: Cell<Tick>,
+}
+
+impl Deadlines {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Deadlines {
+            wheel: RefCell::default(),
+            watches: RefCell::default(),
+            started: Instant::now(),
+            now: Cell::new(0),
+        })
+    }
+
+    /// The present, as of the last tick.
+    pub(crate) fn now(&self) -> Tick {
+        self.now.get()
+    }
+
+    /// The tick that is this long from now, never early.
+    pub(crate) fn after(&self, duration: Duration) -> Tick {
+        self.now().saturating_add(ticks(duration)).saturating_add(1)
+    }
+
+    /// A deadline for waits on this descriptor. It must be dropped before the descriptor is closed.
+    pub(crate) fn watch(self: &Rc<Self>, fd: RawFd) -> Deadline {
+        let watch = Rc::new(Watch {
+            fd,
+            expiry: Cell::new(Expiry::ShutBoth),
+            expired: Cell::new(false),
+            canceller: RefCell::default(),
+        });
+        let key = self.wheel.borrow_mut().insert();
+        let mut watches = self.watches.borrow_mut();
+        if watches.len() <= key.index() {
+            watches.resize(key.index() + 1, None);
+        }
+        watches[key.index()] = Some(Rc::clone(&watch));
+        Deadline { deadlines: Rc::clone(self), key, watch }
+    }
+
+    /// Ends every wait whose deadline has passed.
+    pub(crate) fn tick(&self) {
+        let now = (self.started.elapsed().as_millis() / TICK.as_millis()) as Tick;
+        self.now.set(now);
+        let mut due = Vec::new();
+        self.wheel.borrow_mut().advance(now, |key| due.push(key));
+        for key in due {
+            let watch = self.watches.borrow()[key.index()].clone();
+            let Some(watch) = watch else { continue };
+            match watch.expiry.get() {
+                Expiry::Cancel => {
+                    let canceller = watch.canceller.borrow().clone();
+                    if let Some(canceller) = canceller {
+                        canceller.cancel();
+                    }
+                }
+                Expiry::ShutRead => {
+                    watch.expired.set(true);
+                    rt::shutdown(watch.fd, Shutdown::Read);
+                }
+                Expiry::ShutBoth => {
+                    watch.expired.set(true);
+                    rt::shutdown(watch.fd, Shutdown::Both);
+                }
+            }
+        }
+    }
+}
+
+/// A duration in whole ticks, rounded up.
+pub(crate) fn ticks(duration: Duration) -> Tick {
+    Tick::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(Tick::MAX / 2)
+}
+
+/// The deadline of waits on one descriptor.
+pub(crate) struct Deadline {
+    deadlines: Rc<Deadlines>,
+    key: Key,
+    watch: Rc<Watch>,
+}
+
+impl Deadline {
+    /// Sets it, instead of what it was set to before.
+    pub(crate) fn set(&self, due: Tick, expiry: Expiry) {
+        self.watch.expiry.set(expiry);
+        self.deadlines.wheel.borrow_mut().set(self.key, due);
+    }
+
+    /// Sets it this long from now.
+    pub(crate) fn set_after(&self, duration: Duration, expiry: Expiry) {
+        self.set(self.deadlines.after(duration), expiry);
+    }
+
+    /// Unsets it.
+    pub(crate) fn unset(&self) {
+        self.deadlines.wheel.borrow_mut().unset(self.key);
+    }
+
+    /// Whether it has passed and the socket was shut down for it.
+    pub(crate) fn expired(&self) -> bool {
+        self.watch.expired.get()
+    }
+
+    /// Says what [`Expiry::Cancel`] cancels.
+    pub(crate) fn cancels(&self, canceller: Option<Rc<Canceller>>) {
+        self.watch.canceller.replace(canceller);
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.deadlines.watches.borrow_mut()[self.key.index()] = None;
+        self.deadlines.wheel.borrow_mut().remove(self.key);
+    }
+}
+
+/// Holds a peer to a pace: so long without a byte at most, and a least rate on average. Time in which we wait
+/// for somebody else does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    stall: Tick,
+    bytes_per_tick: u64,
+    /// Bytes by which the peer is ahead of the rate, at most what it may send in one stall.
+    ahead: u64,
+}
+
+impl Pace {
+    /// A pace of at least `rate` bytes a second, none if 0, with no pause longer than `stall`.
+    pub(crate) fn new(stall: Duration, rate: u64) -> Self {
+        let stall = ticks(stall);
+        let bytes_per_tick = (rate * TICK.as_millis() as u64).div_ceil(1000);
+        Pace { stall, bytes_per_tick, ahead: bytes_per_tick * u64::from(stall) }
+    }
+
+    /// How many ticks the peer may take for its next byte.
+    pub(crate) fn patience(&self) -> Tick {
+        if self.bytes_per_tick == 0 {
+            return self.stall;
+        }
+        Tick::try_from(self.ahead / self.bytes_per_tick).unwrap_or(self.stall).min(self.stall)
+    }
+
+    /// Takes note of `bytes` that took `ticks`.
+    pub(crate) fn moved(&mut self, bytes: usize, ticks: Tick) {
+        let due = self.bytes_per_tick * u64::from(ticks);
+        let most = self.bytes_per_tick * u64::from(self.stall);
+        self.ahead = (self.ahead + bytes as u64).saturating_sub(due).min(most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_drips_runs_out_of_patience() {
+        let mut pace = Pace::new(Duration::from_secs(30), 240);
+        let mut waited = 0;
+        while pace.patience() > 10 {
+            pace.moved(1, 10);
+            waited += 10;
+        }
+        assert!((280..=310).contains(&waited), "{waited} ticks");
+    }
+
+    #[test]
+    fn a_peer_at_the_rate_or_without_one_is_waited_for_in_full() {
+        let mut steady = Pace::new(Duration::from_secs(30), 240);
+        let mut free = Pace::new(Duration::from_secs(30), 0);
+        for _ in 0..1000 {
+            steady.moved(250, 10);
+            free.moved(1, 299);
+        }
+        assert_eq!((steady.patience(), free.patience()), (300, 300));
+    }
+}

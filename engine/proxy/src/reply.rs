@@ -1,0 +1,101 @@
+//! The gateway's own responses. The only place that makes a response of a failure.
+
+use sluice_rules::failure::{self, Failure, Side};
+use sluice_wire::h1::encode;
+use sluice_wire::writer::{Full, Writer};
+
+use crate::core::Core;
+
+/// A response of the gateway itself.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Field lines, each with its CRLF.
+    lines: Vec<u8>,
+    body: Vec<u8>,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl Reply {
+    /// What the configuration says.
+    pub(crate) fn fixed(status: u16, fields: &[(String, String)], body: &[u8]) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in fields {
+            put_field(&mut lines, name, value);
+        }
+        Reply { status, lines, body: body.to_vec(), failure: None }
+    }
+
+    /// Sends the client elsewhere.
+    pub(crate) fn redirect(status: u16, location: String) -> Self {
+        let mut lines = Vec::new();
+        put_field(&mut lines, "Location", &location);
+        Reply { status, lines, body: Vec::new(), failure: None }
+    }
+
+    /// 405 with what is allowed.
+    pub(crate) fn method_not_allowed(allowed: String) -> Self {
+        let mut reply = Reply::failure(Failure::MethodNotAllowed);
+        put_field(&mut reply.lines, "Allow", &allowed);
+        reply
+    }
+
+    /// What a client is told of a failure: problem details (RFC 9457) and, where the gateway or the upstream is
+    /// at fault, `Proxy-Status` (RFC 9209).
+    pub(crate) fn failure(failure: Failure) -> Self {
+        let status = failure.status();
+        let title = failure::reason(status);
+        let detail = failure.detail();
+        let body =
+            format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\"}}\n");
+        let mut lines = Vec::new();
+        put_field(&mut lines, "Content-Type", "application/problem+json");
+        put_field(&mut lines, "Cache-Control", "no-store");
+        // RFC 9209 §2.3: for a fault of the client's, only the type that there is for it.
+        if failure.side() != Side::Client || failure.label() == "http_request_error" {
+            put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.label()));
+        }
+        if status == 503 {
+            put_field(&mut lines, "Retry-After", "1");
+        }
+        Reply { status, lines, body: body.into_bytes(), failure: Some(failure) }
+    }
+
+    /// Writes all of it that fits into `space`, as much of the body as there is room for; returns how many
+    /// bytes were written and what is left of the body.
+    pub(crate) fn write(
+        &self,
+        core: &Core,
+        space: &mut [u8],
+        is_head: bool,
+        connection: &str,
+    ) -> Result<(usize, &[u8]), Full> {
+        let mut writer = Writer::new(space);
+        encode::status_line(&mut writer, self.status, failure::reason(self.status).as_bytes());
+        core.date(|date| writer.put_field("Date", date.as_bytes()));
+        writer.put(&self.lines);
+        if !matches!(self.status, 100..=199 | 204 | 304) {
+            writer.put(b"Content-Length: ");
+            writer.put_number(self.body.len() as u64);
+            writer.put(b"\r\n");
+        }
+        if !connection.is_empty() {
+            writer.put_field("Connection", connection.as_bytes());
+        }
+        writer.put(b"\r\n");
+        let head = writer.finish()?;
+        let body = if is_head || matches!(self.status, 204 | 304) { &[] } else { self.body.as_slice() };
+        let fits = body.len().min(space.len() - head);
+        space[head..head + fits].copy_from_slice(&body[..fits]);
+        Ok((head + fits, &body[fits..]))
+    }
+}
+
+fn put_field(lines: &mut Vec<u8>, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        lines.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// For a client that there is no buffer for.
+pub(crate) const OVERLOADED: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

@@ -1,0 +1,268 @@
+//! Message buffers: taken from a pool of the core, given back when dropped, bounded in all.
+//!
+//! A buffer leaves room in front of what is read into it, so that a rewritten head or the size line of a chunk
+//! is put before the content without moving it, and a little behind for the end of a chunk.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use monoio::buf::{IoBuf, IoBufMut};
+
+/// Bytes in front of what is read: a chunk's size line always fits, most rewritten heads do.
+pub(crate) const HEADROOM: usize = 1024;
+
+/// Bytes behind what is read: the end of a chunk and of chunked content.
+const TAILROOM: usize = 16;
+
+/// Bytes that one read may bring into a buffer of the usual size.
+pub(crate) const SMALL: usize = 16 * 1024;
+
+/// Bytes that one read may bring into a buffer for bulk.
+pub(crate) const LARGE: usize = 128 * 1024;
+
+/// Free buffers of each size that are kept for the next request; more are given back to the allocator.
+const KEPT_SMALL: usize = 64;
+const KEPT_LARGE: usize = 4;
+
+/// The buffers of a core.
+pub(crate) struct BufferPool {
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
+    in_use_bytes: Cell<usize>,
+    limit_bytes: usize,
+}
+
+impl BufferPool {
+    /// A pool that hands out at most `limit_bytes` at a time.
+    pub(crate) fn new(limit_bytes: usize) -> Rc<Self> {
+        Rc::new(BufferPool {
+            small: RefCell::default(),
+            large: RefCell::default(),
+            in_use_bytes: Cell::new(0),
+            limit_bytes,
+        })
+    }
+
+    /// A buffer of the usual size, or `None` if the core's share of memory is in use.
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Buffer> {
+        self.take_from(&self.small, SMALL, self.limit_bytes)
+    }
+
+    /// A buffer for bulk. The last quarter of the memory is left to buffers of the usual size.
+    pub(crate) fn take_large(self: &Rc<Self>) -> Option<Buffer> {
+        self.take_from(&self.large, LARGE, self.limit_bytes / 4 * 3)
+    }
+
+    /// Bytes in buffers that are handed out.
+    pub(crate) fn in_use_bytes(&self) -> usize {
+        self.in_use_bytes.get()
+    }
+
+    fn take_from(self: &Rc<Self>, free: &RefCell<Vec<Box<[u8]>>>, size: usize, limit: usize) -> Option<Buffer> {
+        let bytes = HEADROOM + size + TAILROOM;
+        let in_use = self.in_use_bytes.get() + bytes;
+        if in_use > limit {
+            return None;
+        }
+        self.in_use_bytes.set(in_use);
+        let recycled = free.borrow_mut().pop();
+        let bytes = recycled.unwrap_or_else(|| vec![0; bytes].into_boxed_slice());
+        Some(Buffer { bytes, start: HEADROOM, end: HEADROOM, pool: Rc::clone(self) })
+    }
+
+    fn give_back(&self, bytes: Box<[u8]>) {
+        self.in_use_bytes.set(self.in_use_bytes.get() - bytes.len());
+        let (free, kept) = if bytes.len() > HEADROOM + SMALL + TAILROOM {
+            (&self.large, KEPT_LARGE)
+        } else {
+            (&self.small, KEPT_SMALL)
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < kept {
+            free.push(bytes);
+        }
+    }
+}
+
+/// Bytes between a start and an end within an allocation of fixed size that is always initialised.
+pub(crate) struct Buffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    pool: Rc<BufferPool>,
+}
+
+impl Buffer {
+    /// The bytes in it.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// The bytes in it.
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    /// How many bytes are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many more bytes a read can bring.
+    pub(crate) fn spare(&self) -> usize {
+        (self.bytes.len() - TAILROOM).saturating_sub(self.end)
+    }
+
+    /// Drops bytes from the front.
+    pub(crate) fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Drops bytes from the end.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.end = self.end.min(self.start + length);
+    }
+
+    /// Drops all bytes.
+    pub(crate) fn clear(&mut self) {
+        self.start = HEADROOM;
+        self.end = HEADROOM;
+    }
+
+    /// Moves the bytes to the front of the room, so that the next read brings as much as can be.
+    pub(crate) fn compact(&mut self) {
+        if self.start > HEADROOM {
+            self.bytes.copy_within(self.start..self.end, HEADROOM);
+            self.end -= self.start - HEADROOM;
+            self.start = HEADROOM;
+        }
+    }
+
+    /// Puts bytes in front of those in it. `false` if there is no room, and then nothing is done.
+    #[must_use]
+    pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(bytes.len()) else { return false };
+        self.bytes[start..self.start].copy_from_slice(bytes);
+        self.start = start;
+        true
+    }
+
+    /// Puts bytes behind those in it, into the tailroom too. `false` if there is no room, and then nothing is
+    /// done.
+    #[must_use]
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let Some(space) = self.bytes.get_mut(self.end..self.end + bytes.len()) else { return false };
+        space.copy_from_slice(bytes);
+        self.end += bytes.len();
+        true
+    }
+
+    /// Lets `write` fill the room behind the bytes; it returns how many bytes it wrote.
+    pub(crate) fn append_with<E>(&mut self, write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<(), E> {
+        let written = write(&mut self.bytes[self.end..])?;
+        self.end += written;
+        Ok(())
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// A buffer on its way to the kernel to be read into behind what is in it.
+pub(super) struct Spare(pub(super) Buffer);
+
+// SAFETY: the pointer is into the boxed slice, which neither moves nor is freed while the buffer lives, and
+// `bytes_total` ends before the slice does. All bytes are initialised from the start, so `set_init` only has
+// to move the end, by what the kernel says it wrote, which is at most `bytes_total`.
+unsafe impl IoBufMut for Spare {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.bytes[self.0.end..].as_mut_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.0.spare()
+    }
+
+    unsafe fn set_init(&mut self, count: usize) {
+        self.0.end += count;
+    }
+}
+
+/// A buffer on its way to the kernel to be written from.
+pub(super) struct Filled(pub(super) Buffer);
+
+// SAFETY: the pointer is into the boxed slice, which neither moves nor is freed while the buffer lives, and
+// `bytes_init` bytes behind it are initialised and within it.
+unsafe impl IoBuf for Filled {
+    fn read_ptr(&self) -> *const u8 {
+        self.0.filled().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may end in a panic")]
+    use super::*;
+
+    #[test]
+    fn a_pool_hands_out_no_more_than_its_limit_and_takes_everything_back() {
+        let size = HEADROOM + SMALL + TAILROOM;
+        let pool = BufferPool::new(2 * size);
+        let first = pool.take();
+        let second = pool.take();
+        assert!(first.is_some() && second.is_some() && pool.take().is_none());
+        assert_eq!(pool.in_use_bytes(), 2 * size);
+        drop(first);
+        assert!(pool.take().is_some());
+        drop(second);
+        assert_eq!(pool.in_use_bytes(), 0);
+    }
+
+    #[test]
+    fn room_in_front_and_behind_frames_what_was_read() {
+        let pool = BufferPool::new(1 << 20);
+        let mut buffer = pool.take().unwrap();
+        assert_eq!(buffer.spare(), SMALL);
+        let content = vec![b'x'; SMALL];
+        buffer
+            .append_with(|space| {
+                space[..SMALL].copy_from_slice(&content);
+                Ok::<_, ()>(SMALL)
+            })
+            .unwrap();
+        assert_eq!(buffer.spare(), 0);
+        assert!(buffer.prepend(b"4000\r\n") && buffer.append(b"\r\n0\r\n\r\n"));
+        assert!(!buffer.append(&[0; TAILROOM]) && !buffer.prepend(&[0; HEADROOM]));
+        buffer.consume(6);
+        buffer.truncate(3);
+        assert_eq!(buffer.filled(), b"xxx");
+        buffer.consume(3);
+        assert_eq!((buffer.len(), buffer.spare()), (0, SMALL));
+    }
+
+    #[test]
+    fn compacting_moves_what_is_left_to_the_front() {
+        let pool = BufferPool::new(1 << 20);
+        let mut buffer = pool.take().unwrap();
+        assert!(buffer.append(b"head|rest"));
+        buffer.consume(5);
+        buffer.compact();
+        assert_eq!((buffer.filled(), buffer.spare()), (&b"rest"[..], SMALL - 4));
+    }
+}

@@ -1,0 +1,3 @@
+//! The steps of [`crate::respond`], in the order of its phases.
+
+pub(crate) mod guard;

@@ -1,0 +1,279 @@
+//! The content of a request on its way to the upstream, while the response may already be coming back.
+//!
+//! Content that has arrived with its head is sent with it. Everything else is moved by a task of its own, so that
+//! both directions flow at once; it owns what reads from the client until it is done.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use sluice_rules::failure::Failure;
+use sluice_wire::h1::body::{Framing, LAST_CHUNK};
+use sluice_wire::h1::encode;
+use sluice_wire::h1::parse;
+use sluice_wire::head::FieldTable;
+
+use crate::body::{BodyReader, Frame, ReadError, write_all};
+use crate::core::Core;
+use crate::deadline::{Deadline, Expiry, Pace};
+use crate::rt::{self, Buffer, LARGE, SMALL, Stream};
+
+/// Bytes of a request that is answered already that are still taken, to keep the connection.
+const DRAIN_BYTES_MAX: u64 = 256 * 1024;
+
+/// How long they may take.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Content of a request that has not all arrived with its head.
+pub(crate) struct Incoming {
+    pub(crate) stream: Stream,
+    /// What of it has arrived, still framed.
+    pub(crate) buffer: Buffer,
+    pub(crate) framing: Framing,
+    pub(crate) limit_bytes: u64,
+    pub(crate) pace: Pace,
+    /// Trailer fields that are passed on.
+    pub(crate) trailers: Vec<String>,
+}
+
+/// Where content goes.
+pub(crate) struct Destination {
+    pub(crate) stream: Stream,
+    pub(crate) deadline: Rc<Deadline>,
+    /// How long the upstream may take from the last byte sent to the first of its response.
+    pub(crate) response: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// To the upstream.
+    Forward,
+    /// Nowhere: the response is complete, or the upstream takes no more.
+    Drain,
+}
+
+struct Progress {
+    mode: Cell<Mode>,
+    /// Of reading from the client.
+    deadline: Deadline,
+    /// Whether all of the content was read, though maybe not yet sent.
+    read_all: Cell<bool>,
+    /// Set once, when nothing more is read from the client.
+    end: RefCell<Option<End>>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// How an upload ended.
+struct End {
+    /// What came behind the content, or why the connection cannot be used further.
+    result: Result<Vec<u8>, Failure>,
+    /// Whether all of the content went to the upstream.
+    complete: bool,
+}
+
+/// An upload under way.
+pub(crate) struct Upload(Rc<Progress>);
+
+impl Upload {
+    /// Starts moving `incoming`, to nowhere if there is no destination.
+    pub(crate) fn start(core: &Rc<Core>, incoming: Incoming, to: Option<Destination>) -> Upload {
+        let mode = if to.is_some() { Mode::Forward } else { Mode::Drain };
+        let progress = Rc::new(Progress {
+            mode: Cell::new(mode),
+            deadline: core.deadlines.watch(incoming.stream.fd()),
+            read_all: Cell::new(false),
+            end: RefCell::default(),
+            waker: Cell::default(),
+        });
+        let task = Task { core: Rc::clone(core), progress: Rc::clone(&progress), to };
+        rt::spawn(async move {
+            let guard = EndOnDrop(Rc::clone(&task.progress));
+            let end = task.run(incoming).await;
+            guard.0.finish(end);
+        });
+        Upload(progress)
+    }
+
+    /// Why the client's side failed, if it has.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.0.end.borrow().as_ref().and_then(|end| end.result.as_ref().err().copied())
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.0.end.borrow().is_some()
+    }
+
+    /// Whether all of the content was read, though maybe not yet sent.
+    pub(crate) fn read_all(&self) -> bool {
+        self.0.read_all.get()
+    }
+
+    /// Waits for the end, and says whether all of the content went to the upstream.
+    pub(crate) async fn sent_all(&self) -> bool {
+        self.0.wait().await;
+        self.0.end.borrow().as_ref().is_some_and(|end| end.complete)
+    }
+
+    /// Takes what is left of the content, within bounds, and throws it away.
+    pub(crate) async fn drain(self, core: &Core) -> Result<Vec<u8>, Failure> {
+        self.0.mode.set(Mode::Drain);
+        if !self.ended() {
+            self.0.deadline.set(core.deadlines.after(DRAIN_TIME_MAX), Expiry::ShutRead);
+        }
+        self.0.wait().await;
+        self.0.end.take().map_or(Err(Failure::Internal), |end| end.result)
+    }
+}
+
+impl Progress {
+    fn finish(&self, end: End) {
+        self.end.borrow_mut().get_or_insert(end);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    async fn wait(&self) {
+        poll_fn(|context| {
+            if self.end.borrow().is_some() {
+                return Poll::Ready(());
+            }
+            self.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Lets nobody wait for a task that has panicked.
+struct EndOnDrop(Rc<Progress>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.finish(End { result: Err(Failure::Internal), complete: false });
+    }
+}
+
+struct Task {
+    core: Rc<Core>,
+    progress: Rc<Progress>,
+    to: Option<Destination>,
+}
+
+impl Task {
+    async fn run(&self, incoming: Incoming) -> End {
+        let Incoming { stream, mut buffer, framing, limit_bytes, mut pace, trailers } = incoming;
+        let deadline = &self.progress.deadline;
+        let mut reader = BodyReader::new(framing);
+        let frame = if framing == Framing::Chunked { Frame::Chunked } else { Frame::Raw };
+        let mut drained_bytes = 0;
+        let mut drain_due = None;
+        let mut sent = true;
+        if let Err(error) = reader.decode(&mut buffer) {
+            return self.fail(Failure::RequestChunk(error));
+        }
+        loop {
+            if reader.received_bytes() > limit_bytes {
+                return self.fail(Failure::BodyTooLarge);
+            }
+            self.progress.read_all.set(reader.ended());
+            let forwarding = self.to.as_ref().filter(|_| self.progress.mode.get() == Mode::Forward);
+            if let Some(to) = forwarding {
+                if !buffer.is_empty() || reader.ended() {
+                    (sent, buffer) = self.send(to, &reader, frame, &trailers, buffer).await;
+                    if !sent {
+                        self.progress.mode.set(Mode::Drain);
+                    }
+                }
+            } else {
+                drained_bytes += buffer.len() as u64;
+                if drained_bytes > DRAIN_BYTES_MAX {
+                    return End { result: Err(Failure::RequestIncomplete), complete: false };
+                }
+            }
+            if reader.ended() {
+                let complete = sent && self.to.is_some() && drained_bytes == 0;
+                return End { result: Ok(reader.take_surplus()), complete };
+            }
+            let before = self.core.deadlines.now();
+            let mut due = before.saturating_add(pace.patience()).saturating_add(1);
+            if self.progress.mode.get() == Mode::Drain {
+                due = due.min(*drain_due.get_or_insert_with(|| self.core.deadlines.after(DRAIN_TIME_MAX)));
+            }
+            deadline.set(due, Expiry::ShutRead);
+            let received = reader.received_bytes();
+            let (result, returned) = reader.read(&stream, buffer).await;
+            buffer = returned;
+            match result {
+                Ok(count) => {
+                    pace.moved(count, self.core.deadlines.now() - before);
+                    if count == SMALL && count < LARGE && reader.received_bytes() - received == count as u64 {
+                        // Bulk: fewer and larger moves cost less.
+                        buffer = self.grown(buffer);
+                    }
+                }
+                Err(_) if deadline.expired() => return self.fail(Failure::BodyTimeout),
+                Err(ReadError::Chunk(error)) => return self.fail(Failure::RequestChunk(error)),
+                Err(ReadError::Closed | ReadError::Broken) => return self.fail(Failure::RequestIncomplete),
+            }
+        }
+    }
+
+    /// Ends the exchange because of the client: the upstream must not take what it got for all there is.
+    fn fail(&self, failure: Failure) -> End {
+        self.progress.end.borrow_mut().get_or_insert(End { result: Err(failure), complete: false });
+        if let Some(to) = &self.to {
+            rt::shutdown(to.stream.fd(), Shutdown::Both);
+        }
+        End { result: Err(failure), complete: false }
+    }
+
+    async fn send(
+        &self,
+        to: &Destination,
+        reader: &BodyReader,
+        frame: Frame,
+        trailers: &[String],
+        mut buffer: Buffer,
+    ) -> (bool, Buffer) {
+        let mut last = Vec::new();
+        if reader.ended() && !reader.trailers().is_empty() {
+            last = last_chunk(reader.trailers(), trailers);
+        }
+        frame.apply(&mut buffer, reader.ended(), &last);
+        to.deadline.set_after(to.response, Expiry::ShutBoth);
+        let (mut result, mut buffer) = write_all(&to.stream, buffer).await;
+        for part in last.chunks(SMALL) {
+            if result.is_ok() {
+                buffer.clear();
+                let fits = buffer.append(part);
+                debug_assert!(fits);
+                (result, buffer) = write_all(&to.stream, buffer).await;
+            }
+        }
+        to.deadline.set_after(to.response, Expiry::ShutBoth);
+        (result.is_ok(), buffer)
+    }
+
+    /// A larger buffer with the same content, if there is one to be had.
+    fn grown(&self, buffer: Buffer) -> Buffer {
+        let Some(mut larger) = self.core.buffers.take_large() else { return buffer };
+        if larger.append(buffer.filled()) { larger } else { buffer }
+    }
+}
+
+/// The last chunk with those trailer fields that may pass.
+pub(crate) fn last_chunk(section: &[u8], allowed: &[String]) -> Vec<u8> {
+    let mut table = FieldTable::default();
+    let mut last = b"0\r\n".to_vec();
+    if parse::trailers(section, parse::FIELDS_MAX, &mut table).is_ok() {
+        encode::trailers(&mut last, section, &table, allowed);
+    }
+    last.extend_from_slice(b"\r\n");
+    debug_assert!(last.starts_with(&LAST_CHUNK[..3]));
+    last
+}

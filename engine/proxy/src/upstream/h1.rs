@@ -1,0 +1,274 @@
+//! The upstream's side of HTTP/1.1: the request's head with what is at hand of its content goes out, the head of
+//! the response comes in.
+
+use std::rc::Rc;
+
+use sluice_rules::failure::Failure;
+use sluice_rules::snapshot::{Underscores, Upstream};
+use sluice_wire::h1::body::{self, Framing};
+use sluice_wire::h1::encode::{self, Edits};
+use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+use sluice_wire::head::NameSet;
+use sluice_wire::head::{Request, Response};
+use sluice_wire::writer::Writer;
+use sluice_wire::{Name, Version, fields, forwarded};
+
+use crate::body::write_all;
+use crate::core::{Core, Scratch};
+use crate::deadline::Expiry;
+use crate::exchange::Exchange;
+use crate::rt::{Buffer, SMALL};
+use crate::upload::{Destination, Upload};
+
+use super::Watched;
+use super::pool::Connection;
+
+/// Interim responses that a final one may be preceded by.
+const INTERIM_MAX: u32 = 16;
+
+/// What comes of a request that was sent.
+pub(super) struct Received {
+    pub(super) buffer: Buffer,
+    pub(super) framing: Framing,
+    pub(super) upload: Option<Upload>,
+}
+
+/// What is left of one that got no response.
+pub(super) struct HeadError {
+    pub(super) failure: Failure,
+    pub(super) response_begun: bool,
+    pub(super) upload_begun: bool,
+    pub(super) upload: Option<Upload>,
+}
+
+impl From<Failure> for HeadError {
+    fn from(failure: Failure) -> Self {
+        HeadError { failure, response_begun: false, upload_begun: false, upload: None }
+    }
+}
+
+/// Fields of a request that are made anew or end here.
+const REMOVED: NameSet = fields::HOP_BY_HOP.union(NameSet::of(&[Name::Host, Name::Expect]));
+
+/// Sends the request and waits for the head of the final response, passing interim ones on.
+pub(super) async fn exchange_heads(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    scratch: &mut Scratch,
+    input: &Buffer,
+    upstream: &Upstream,
+    connection: &Connection,
+    watched: &Watched,
+) -> Result<Received, HeadError> {
+    let mut buffer = core.buffers.take().ok_or(Failure::OutOfMemory)?;
+    let content = &input.filled()[scratch.request.length..][..exchange.buffered_bytes];
+    edit_request(exchange, scratch, input);
+    let wanted = scratch.request.length + scratch.edits.added().len() + scratch.authority.len() + 512;
+    if wanted > SMALL {
+        buffer = core.buffers.take_large().ok_or(Failure::OutOfMemory)?;
+    }
+    let written = buffer.append_with(|space| {
+        let mut writer = Writer::new(space);
+        let target = scratch.rewritten_target.as_deref().unwrap_or(scratch.target.as_str());
+        let host = scratch.rewritten_host.as_deref().unwrap_or(&scratch.authority);
+        let request = Request { bytes: input.filled(), head: &scratch.request };
+        encode::request(&mut writer, request, target, host, &scratch.edits);
+        writer.finish()
+    });
+    written.map_err(|_| Failure::Internal)?;
+    let due = core.deadlines.after(upstream.timeouts.response);
+    connection.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
+    // Head and content leave in one write if they fit into one buffer.
+    let with_head = content.len().min(buffer.spare());
+    let mut fits = buffer.append(&content[..with_head]);
+    let (mut sent, mut buffer) = write_all(&connection.stream, buffer).await;
+    if with_head < content.len() && sent.is_ok() {
+        buffer.clear();
+        fits &= buffer.append(&content[with_head..]);
+        (sent, buffer) = write_all(&connection.stream, buffer).await;
+    }
+    debug_assert!(fits, "content at hand is at most a buffer long");
+    let mut upload = None;
+    if let Some(incoming) = exchange.incoming.take() {
+        let to = Destination {
+            stream: connection.stream.clone(),
+            deadline: Rc::clone(&connection.deadline),
+            response: upstream.timeouts.response,
+        };
+        upload = Some(Upload::start(core, incoming, Some(to)));
+    }
+    // A write that failed may have met an early answer, so the response is looked for all the same.
+    drop(sent);
+    match receive_head(core, exchange, scratch, upstream, connection, watched, buffer).await {
+        Ok((buffer, framing)) => Ok(Received { buffer, framing, upload }),
+        Err((mut failure, response_begun)) => {
+            if let Some(client_failure) = upload.as_ref().and_then(Upload::failure) {
+                failure = client_failure;
+            } else if watched.client_is_gone() {
+                failure = Failure::ClientGone;
+            }
+            Err(HeadError { failure, response_begun, upload_begun: upload.is_some(), upload })
+        }
+    }
+}
+
+/// Lays over the request's fields what changes on its way to the upstream.
+fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) {
+    let Scratch { request, edits, authority, .. } = scratch;
+    let request = Request { bytes: input.filled(), head: request };
+    let table = &request.head.fields;
+    let listener = exchange.client.listener(&exchange.local);
+    edits.clear();
+    edits.remove(REMOVED);
+    if exchange.framing != Framing::Chunked && table.has(Name::Trailer) {
+        edits.remove(NameSet::of(&[Name::Trailer]));
+    }
+    remove_named(edits, request.bytes, table);
+    if listener.underscores == Underscores::Drop {
+        for (position, line) in table.lines().iter().enumerate() {
+            if line.name == Name::Other && line.name_span.of(request.bytes).contains(&b'_') {
+                edits.remove_line(position);
+            }
+        }
+    }
+    forwarded::write(edits, request, exchange.client.hop(authority));
+    forwarded::via(edits, request.head.version);
+    if exchange.framing == Framing::Chunked {
+        edits.add_lines(b"Transfer-Encoding: chunked\r\n");
+    }
+    if exchange.expects_continue {
+        edits.add_lines(b"Expect: 100-continue\r\n");
+    }
+    if let Some(protocol) = &exchange.upgrade {
+        edits.add_lines(b"Connection: upgrade\r\n");
+        edits.add("Upgrade", &[protocol.as_bytes()]);
+    }
+    if let Some(hops) = exchange.max_forwards {
+        edits.remove(NameSet::of(&[Name::MaxForwards]));
+        edits.add("Max-Forwards", &[itoa::Buffer::new().format(hops).as_bytes()]);
+    }
+}
+
+/// Removes the fields that `Connection` names. What frames and addresses the message is not its to name: it is
+/// checked and made by us.
+pub(crate) fn remove_named(edits: &mut Edits, bytes: &[u8], table: &sluice_wire::head::FieldTable) {
+    if !table.has(Name::Connection) || !fields::ConnectionOptions::of(bytes, table).names_fields {
+        return;
+    }
+    for (position, line) in table.lines().iter().enumerate() {
+        if line.name != Name::ContentLength && fields::is_named(bytes, table, line.name_span.of(bytes)) {
+            edits.remove_line(position);
+        }
+    }
+}
+
+/// Waits for the head of the final response. On an error: whether a byte of a response was seen.
+async fn receive_head(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    scratch: &mut Scratch,
+    upstream: &Upstream,
+    connection: &Connection,
+    watched: &Watched,
+    mut buffer: Buffer,
+) -> Result<(Buffer, Framing), (Failure, bool)> {
+    let limits = HeadLimits {
+        head_bytes: upstream.header_bytes,
+        fields: upstream.header_fields,
+        line_bytes: upstream.header_bytes,
+    };
+    buffer.clear();
+    let mut progress = Progress::default();
+    let mut begun = false;
+    let mut interim = 0;
+    loop {
+        if !buffer.is_empty() {
+            let complete = parse::response(buffer.filled(), &mut progress, limits, &mut scratch.response)
+                .map_err(|error| (Failure::ResponseHead(error), true))?;
+            if complete {
+                match scratch.response.status {
+                    101 => {
+                        let framing = switched(exchange, scratch, &buffer).map_err(|failure| (failure, true))?;
+                        return Ok((buffer, framing));
+                    }
+                    100..=199 => {
+                        interim += 1;
+                        if interim > INTERIM_MAX {
+                            return Err((Failure::ResponseInterim, true));
+                        }
+                        pass_on(core, exchange, scratch, &buffer).await.map_err(|failure| (failure, true))?;
+                        buffer.consume(scratch.response.length);
+                        progress = Progress::default();
+                        continue;
+                    }
+                    _ => {
+                        let framing = body::response_framing(buffer.filled(), &scratch.response, exchange.is_head)
+                            .map_err(|error| (Failure::ResponseFraming(error), true))?;
+                        return Ok((buffer, framing));
+                    }
+                }
+            }
+            if buffer.spare() == 0 {
+                buffer.compact();
+            }
+            if buffer.spare() == 0 {
+                buffer = enlarged(core, buffer).ok_or((Failure::OutOfMemory, true))?;
+            }
+        }
+        let (result, returned) = connection.stream.read(buffer).await;
+        buffer = returned;
+        match result {
+            Ok(0) | Err(_) if connection.deadline.expired() => return Err((Failure::ResponseTimeout, true)),
+            Ok(0) | Err(_) => return Err((Failure::ConnectionTerminated, begun)),
+            Ok(_) => {
+                begun = true;
+                watched.progress();
+            }
+        }
+    }
+}
+
+/// Moves a head that has outgrown its buffer to a large one.
+pub(crate) fn enlarged(core: &Core, buffer: Buffer) -> Option<Buffer> {
+    let mut larger = core.buffers.take_large()?;
+    let fits = larger.append(buffer.filled());
+    (fits && larger.spare() > 0).then_some(larger)
+}
+
+/// Whether a 101 is what was asked for (RFC 9110 §7.8).
+fn switched(exchange: &Exchange<'_>, scratch: &Scratch, buffer: &Buffer) -> Result<Framing, Failure> {
+    let response = Response { bytes: buffer.filled(), head: &scratch.response };
+    let asked = exchange.upgrade.as_deref().ok_or(Failure::UpgradeFailed)?;
+    let given = response.field(Name::Upgrade).ok_or(Failure::UpgradeFailed)?;
+    if given.eq_ignore_ascii_case(asked.as_bytes()) { Ok(Framing::Empty) } else { Err(Failure::UpgradeFailed) }
+}
+
+/// Passes an interim response on to a client that understands it (RFC 9110 §15.2): not to HTTP/1.0, and a 100
+/// only to one that asked.
+async fn pass_on(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    scratch: &mut Scratch,
+    buffer: &Buffer,
+) -> Result<(), Failure> {
+    let wanted = scratch.response.status != 100 || exchange.expects_continue;
+    if exchange.version == Version::Http10 || !wanted {
+        return Ok(());
+    }
+    if scratch.response.status == 100 {
+        exchange.expects_continue = false;
+    }
+    let response = Response { bytes: buffer.filled(), head: &scratch.response };
+    let mut edits = Edits::default();
+    edits.remove(fields::HOP_BY_HOP.union(NameSet::of(&[Name::ContentLength, Name::Trailer])));
+    remove_named(&mut edits, response.bytes, &response.head.fields);
+    forwarded::via(&mut edits, response.head.version);
+    let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
+    let written = out.append_with(|space| {
+        let mut writer = Writer::new(space);
+        encode::response(&mut writer, response, &edits);
+        writer.finish()
+    });
+    written.map_err(|_| Failure::ResponseInterim)?;
+    exchange.client.write_all(core, exchange, out).await.0.map_err(|_| Failure::ClientGone)
+}

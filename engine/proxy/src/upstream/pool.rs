@@ -1,0 +1,158 @@
+//! Connections to upstreams that are kept for the next request, for each core its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use sluice_rules::balance;
+use sluice_rules::snapshot::{Balance, KeepAlive};
+
+use crate::core::Core;
+use crate::deadline::{Deadline, ticks};
+use crate::rt::{self, Pending, Stream};
+use crate::wheel::Tick;
+
+/// A connection to an upstream.
+pub(crate) struct Connection {
+    /// Dropped before the stream, whose descriptor it watches.
+    pub(crate) deadline: Rc<Deadline>,
+    pub(crate) stream: Stream,
+    /// Whether it has served a request before.
+    pub(crate) reused: bool,
+    idle_since: Tick,
+    idle_max: Tick,
+}
+
+impl Connection {
+    pub(crate) fn new(core: &Core, stream: Stream) -> Self {
+        let deadline = Rc::new(core.deadlines.watch(stream.fd()));
+        Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0 }
+    }
+}
+
+/// An address that requests are sent to, as one core sees it.
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    in_flight: Cell<u32>,
+    /// The newest at the back: it is taken first, so that few connections stay warm and the others run out.
+    idle: RefCell<VecDeque<Connection>>,
+}
+
+impl Endpoint {
+    /// Takes a kept connection that is still open and quiet. Anything that came while nobody asked would be
+    /// taken for the response to the next request (ATTACKS: response queue poisoning), so such a connection is
+    /// closed.
+    pub(crate) fn take_idle(&self, core: &Core) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(mut connection) = idle.pop_back() {
+            core.metrics.upstream_idle.sub(1);
+            if rt::pending(connection.stream.fd()) == Pending::Nothing {
+                connection.reused = true;
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection over which a request and its response were exchanged completely.
+    pub(crate) fn keep(&self, core: &Core, mut connection: Connection, policy: &KeepAlive) {
+        if policy.connections == 0 {
+            return;
+        }
+        connection.deadline.unset();
+        connection.idle_since = core.deadlines.now();
+        connection.idle_max = ticks(policy.idle);
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= policy.connections {
+            idle.pop_front();
+        } else {
+            core.metrics.upstream_idle.add(1);
+        }
+        idle.push_back(connection);
+    }
+
+    /// Counts a request to this endpoint until what is returned is dropped.
+    pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        InFlight(Rc::clone(self))
+    }
+}
+
+/// A request under way to an endpoint.
+pub(crate) struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+/// The endpoints of an upstream.
+pub(crate) struct Endpoints {
+    list: Vec<Rc<Endpoint>>,
+    turn: Cell<usize>,
+}
+
+impl Endpoints {
+    /// Chooses where to send a request, not to `avoid` if there is another. `None`: no address is known.
+    pub(crate) fn choose(&self, core: &Core, policy: Balance, avoid: Option<SocketAddr>) -> Option<&Rc<Endpoint>> {
+        if self.list.len() <= 1 {
+            return self.list.first();
+        }
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let avoid = avoid.and_then(|address| self.list.iter().position(|endpoint| endpoint.address == address));
+        let in_flight = |endpoint: usize| self.list[endpoint].in_flight.get();
+        let chosen = balance::choose(policy, in_flight, self.list.len(), turn, core.random(), avoid);
+        self.list.get(chosen)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+}
+
+/// All endpoints of a core, by what makes connections to them differ: today the address alone. They outlive the
+/// configuration that named them, so that a reload keeps the connections.
+#[derive(Default)]
+pub(crate) struct Pools {
+    endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+}
+
+impl Pools {
+    /// The endpoints at these addresses.
+    pub(crate) fn endpoints(&self, addresses: &[SocketAddr]) -> Endpoints {
+        let mut all = self.endpoints.borrow_mut();
+        let endpoint = |address: &SocketAddr| {
+            let new = || Rc::new(Endpoint { address: *address, in_flight: Cell::new(0), idle: RefCell::default() });
+            Rc::clone(all.entry(*address).or_insert_with(new))
+        };
+        Endpoints { list: addresses.iter().map(endpoint).collect(), turn: Cell::new(0) }
+    }
+
+    /// Closes kept connections that have been idle too long, and those that have become readable: their peer
+    /// has closed them or talks out of turn. Forgets endpoints that nothing refers to any more.
+    pub(crate) fn sweep(&self, core: &Core) {
+        let now = core.deadlines.now();
+        let mut all = self.endpoints.borrow_mut();
+        all.retain(|_, endpoint| {
+            let mut idle = endpoint.idle.borrow_mut();
+            let before = idle.len();
+            let quiet = rt::quiet(idle.iter().map(|connection| connection.stream.fd()));
+            let mut quiet = quiet.into_iter();
+            idle.retain(|connection| {
+                quiet.next().unwrap_or(false) && now < connection.idle_since.saturating_add(connection.idle_max)
+            });
+            core.metrics.upstream_idle.sub((before - idle.len()) as u64);
+            !idle.is_empty() || Rc::strong_count(endpoint) > 1
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! `sluice`: an API gateway. Arguments in, library calls, text out.
+
+mod check;
+mod demo;
+mod proxy;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An API gateway: one event loop for each core, HTTP/1.1, configured by one TOML file.
+#[derive(Parser)]
+#[command(name = "sluice", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve as the file says; prints one line once ready
+    Run {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Look for mistakes in a configuration: exit code 0 fine, 1 errors, 2 usage
+    Check {
+        /// The configuration
+        file: PathBuf,
+        /// How to print what was found
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
+    },
+    /// A reverse proxy without a file
+    Proxy {
+        /// Where to listen, as IP:PORT
+        #[arg(long, value_name = "ADDRESS")]
+        listen: String,
+        /// Where to forward, as HOST:PORT or http://HOST:PORT; several are taken in turn
+        #[arg(long, value_name = "ORIGIN", required = true)]
+        to: Vec<String>,
+        /// Event loops; one for each core by default
+        #[arg(long, value_name = "NUMBER")]
+        cores: Option<usize>,
+    },
+    /// Try it: an origin and a gateway in front of it, on loopback; prints addresses to open
+    Demo {
+        /// Where the gateway listens
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { file } => run::run(&file),
+        Command::Check { file, format } => check::check(&file, format),
+        Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
+        Command::Demo { listen } => demo::demo(&listen),
+    }
+}
