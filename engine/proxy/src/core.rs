@@ -60,12 +60,7 @@ impl Local {
 }
 
 impl Core {
-    pub(crate) fn new(
-        index: usize,
-                memory_bytes: usize,
-        shared: Arc<Shared>,
-        metrics: Arc<CoreMetrics>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(index: usize, memory_bytes: usize, shared: Arc<Shared>, metrics: Arc<CoreMetrics>) -> Rc<Self> {
         let pools = Pools::default();
         let local = Core::local_of(&shared.published.current(), &pools);
         // xorshift needs a seed other than 0; cores must not choose alike.
