@@ -130,7 +130,7 @@ both_drivers! {
     /// Many slow heads at once neither keep others out nor stay.
     fn many_slow_clients_harm_no_others(driver: &str) {
         let site = Site::echo(driver, &Setup::listener("timeouts = { header = \"2s\" }"));
-        let mut slow: Vec<Client> = (0..500).map(|_| site.connect()).collect();
+        let mut slow: Vec<Client> = (0..200).map(|_| site.connect()).collect();
         for client in &mut slow {
             client.send("GET /x HTTP/1.1\r\nHost: a.test\r\nX: ");
         }

@@ -275,7 +275,7 @@ fn hop_by_hop_faults(fields: &Fields) -> Vec<String> {
             faults.push(format!("Connection names {option:?}"));
         }
     }
-    for name in ["keep-alive", "proxy-connection", "http2-settings", "proxy-authorization"] {
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
         if fields.has(name) {
             faults.push(format!("hop-by-hop field {name}"));
         }
@@ -314,7 +314,7 @@ fn is_authority(text: &str) -> bool {
 
 /// Checks that a request target has the one form in which the gateway forwards it.
 ///
-/// Origin-form (or `*` for OPTIONS); percent-encodings valid, upper case and only where needed; no encoded slash,
+/// Origin-form (or `*` for OPTIONS); percent-encodings valid, and upper case in the path; no encoded slash,
 /// backslash or NUL; no empty or dot segments; no path parameters.
 pub fn normal_target(method: &str, target: &str) -> Result<(), &'static str> {
     if target == "*" {
@@ -324,8 +324,9 @@ pub fn normal_target(method: &str, target: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
         return Err("not origin-form");
     }
-    encodings(path, b"-._~!$&'()*+,=:@/")?;
-    encodings(query, b"-._~!$&'()*+,;=:@/?")?;
+    encodings(path, b"-._~!$&'()*+,=:@/", false)?;
+    // A query is not normalised, only made valid: signatures are computed over it.
+    encodings(query, b"-._~!$&'()*+,;=:@/?", true)?;
     if path.contains("//") {
         return Err("empty segment");
     }
@@ -340,7 +341,7 @@ pub fn normal_target(method: &str, target: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn encodings(text: &str, marks: &[u8]) -> Result<(), &'static str> {
+fn encodings(text: &str, marks: &[u8], lower_case: bool) -> Result<(), &'static str> {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -353,7 +354,7 @@ fn encodings(text: &str, marks: &[u8]) -> Result<(), &'static str> {
             continue;
         }
         let Some(digits) = bytes.get(at + 1..at + 3) else { return Err("cut percent-encoding") };
-        if !digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d)) {
+        if !digits.iter().all(|d| d.is_ascii_hexdigit() && (lower_case || !d.is_ascii_lowercase())) {
             return Err("percent-encoding not of upper-case hexadecimal digits");
         }
         at += 3;

@@ -126,11 +126,11 @@ impl Plan {
             20..40 => Act::Early,
             40..60 => Act::CloseAnnounced,
             60..70 => Act::CloseSilently,
-            70..80 => Act::FinishBefore,
-            80..90 => Act::ResetBefore,
+            70..75 => Act::FinishBefore,
+            75..80 => Act::ResetBefore,
             // The end of the connection is the end of such a body: only a reset can cut it.
-            90..105 if download != Wire::UntilClose => Act::FinishWithin,
-            90..120 => Act::ResetWithin,
+            80..86 if download != Wire::UntilClose => Act::FinishWithin,
+            80..92 => Act::ResetWithin,
             _ => Act::Answer,
         };
         Self {
