@@ -139,6 +139,7 @@ impl Lines {
 pub(crate) struct Launch {
     driver: String,
     cores: u32,
+    memory: String,
     toml: String,
     open_files: Option<u32>,
     without_io_uring: bool,
@@ -148,11 +149,17 @@ impl Launch {
     /// `toml` without its `[runtime]` table, which comes from here.
     pub(crate) fn new(driver: &str, toml: &str) -> Self {
         let (driver, toml) = (driver.to_owned(), toml.to_owned());
-        Self { driver, cores: 1, toml, open_files: None, without_io_uring: false }
+        Self { driver, cores: 1, memory: "256MiB".to_owned(), toml, open_files: None, without_io_uring: false }
     }
 
     pub(crate) fn cores(mut self, cores: u32) -> Self {
         self.cores = cores;
+        self
+    }
+
+    /// Bounds the message buffers of all cores.
+    pub(crate) fn memory(mut self, size: &str) -> Self {
+        self.memory = size.to_owned();
         self
     }
 
@@ -170,7 +177,8 @@ impl Launch {
 
     pub(crate) fn start(self) -> Gateway {
         let dir = TempDir::new();
-        let text = format!("[runtime]\ncores = {}\ndriver = \"{}\"\n\n{}", self.cores, self.driver, self.toml);
+        let Self { driver, cores, memory, toml, .. } = &self;
+        let text = format!("[runtime]\ncores = {cores}\ndriver = \"{driver}\"\nmemory = \"{memory}\"\n\n{toml}");
         let file = dir.file("sluice.toml", &text);
         let mut command = match self.open_files {
             None => Command::new(binary()),
@@ -232,6 +240,11 @@ impl Gateway {
         self.listeners[0]
     }
 
+    /// The addresses of all listeners, in the order of the file.
+    pub(crate) fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
     /// The line it printed when it was ready.
     pub(crate) fn ready(&self) -> &str {
         &self.ready
@@ -242,11 +255,6 @@ impl Gateway {
         let mut all = self.stdout.all();
         all.extend(self.stderr.all());
         all
-    }
-
-    /// Waits for a line on stdout.
-    pub(crate) fn line(&self, found: impl Fn(&str) -> bool) -> Option<String> {
-        self.stdout.wait(PATIENCE, found)
     }
 
     /// How many descriptors the process has open.

@@ -3,6 +3,7 @@
 //! Run `cargo build` first: the binary is looked for next to this one.
 
 mod harness;
+mod json;
 mod seccomp;
 mod table;
 
@@ -14,6 +15,7 @@ mod forward;
 mod logs;
 mod requests;
 mod responses;
+mod routes;
 mod targets;
 mod time;
 mod torture;

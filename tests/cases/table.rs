@@ -1,6 +1,7 @@
 //! Tables of requests that must be refused, or forwarded in one certain form.
 
 use crate::harness::{Broken, Client, Response, Site};
+use crate::json::is_json;
 
 /// What may reach the origin of a refused request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,15 +119,17 @@ fn check(site: &Site, case: &Case) -> Result<(), String> {
     }
 }
 
-/// All errors of the gateway have one form, and say so in Proxy-Status.
+/// All errors of the gateway have one form (RFC 9457), and name their cause where RFC 9209 has a name for it.
 fn problem(response: &Response, method: &str) -> Result<(), String> {
     if !response.is_problem() {
         return Err(format!("content-type {:?}", response.field("content-type")));
     }
-    if response.field("proxy-status").is_none_or(|v| !v.starts_with("sluice")) {
-        return Err(format!("proxy-status {:?}", response.field("proxy-status")));
+    let proxy_status = response.field("proxy-status");
+    let named = proxy_status.as_ref().is_some_and(|v| v.starts_with("sluice; error="));
+    if !named && (proxy_status.is_some() || response.status() == 400 || response.status() >= 500) {
+        return Err(format!("proxy-status {proxy_status:?}"));
     }
-    if method != "HEAD" && !response.text().starts_with('{') {
+    if method != "HEAD" && !(response.text().starts_with('{') && is_json(&response.text())) {
         return Err(format!("body {:?}", response.text()));
     }
     Ok(())

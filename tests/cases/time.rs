@@ -71,10 +71,10 @@ both_drivers! {
         assert!(site.origin.requests().is_empty());
         // Steady progress is no stall, though it takes longer in all.
         let mut client = site.connect();
-        client.send("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 15\r\n\r\n");
+        client.send("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1500\r\n\r\n");
         for _ in 0..15 {
             std::thread::sleep(Duration::from_millis(100));
-            client.send("x");
+            client.send([b'x'; 100]);
         }
         assert_eq!(client.response().status(), 200);
     }
