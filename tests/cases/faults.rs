@@ -298,7 +298,7 @@ both_drivers! {
     fn no_descriptor_is_left(driver: &str) {
         let site = Site::http(driver, |_| Reply::ok(vec![b'x'; 100_000]));
         assert_eq!(site.ask(GET).status(), 200);
-        let before = site.gateway.open_files();
+        let before = site.gateway.settled_open_files();
         for n in 0..200 {
             let mut client = site.connect();
             match n % 5 {

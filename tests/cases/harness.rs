@@ -262,6 +262,33 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("/proc of the gateway").count()
     }
 
+    /// How many it has once their number stands still: a process may still be opening some when it says that it is
+    /// ready.
+    pub(crate) fn settled_open_files(&self) -> usize {
+        let mut last = (self.open_files(), Instant::now());
+        eventually(|| {
+            let now = self.open_files();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed() > Duration::from_millis(300)
+        });
+        last.0
+    }
+
+    /// What those descriptors are; for sockets of TCP, local and remote port and state as the kernel has them.
+    pub(crate) fn descriptors(&self) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("/proc of the gateway");
+        let named = links.flatten().filter_map(|link| std::fs::read_link(link.path()).ok()).map(|link| {
+            let link = link.to_string_lossy().into_owned();
+            let inode = link.trim_start_matches("socket:[").trim_end_matches(']').to_owned();
+            let row = table.lines().find(|row| row.split_whitespace().nth(9) == Some(&inode));
+            row.map_or(link, |row| row.split_whitespace().skip(1).take(4).collect::<Vec<_>>().join(" "))
+        });
+        named.collect()
+    }
+
     /// Processor time used so far, in ticks of 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("/proc of the gateway");

@@ -15,7 +15,7 @@ fn torture(driver: &str, requests: u64) {
     // Who half-closes is waited for, so that an answer lost on such a connection is a finding too.
     let setup = Setup::listener("timeouts = { half-close = \"20s\" }");
     let gateway = Launch::new(driver, &setup.toml(origin.address())).cores(2).start();
-    let before = gateway.open_files();
+    let before = gateway.settled_open_files();
     let report = run(gateway.address(), &origin, 64).expect("a run");
     println!("{report}");
     assert!(report.is_clean(), "{report}");
@@ -24,7 +24,7 @@ fn torture(driver: &str, requests: u64) {
     // All clients have left, so what remains are idle connections to the origin; without it, nothing does.
     drop(origin);
     let left = || gateway.open_files().saturating_sub(before);
-    assert!(eventually(|| left() == 0), "{} descriptors left", left());
+    assert!(eventually(|| left() == 0), "{} descriptors left: {:#?}", left(), gateway.descriptors());
 }
 
 both_drivers! {

@@ -380,11 +380,7 @@ impl OriginSide {
             };
             match self.exchange(&head, &mut reading, &mut writing, &mut inbox, &mut random).await {
                 Some(Next::KeepAlive) => {}
-                Some(Next::Reset) => {
-                    // Without this the close would be an orderly one; a test of counts would notice.
-                    let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
-                    return;
-                }
+                Some(Next::Reset) => return reset(&reading, writing),
                 Some(Next::Finish) | None => return,
             }
         }
@@ -487,6 +483,14 @@ async fn fill(reading: &mut OwnedReadHalf, inbox: &mut Inbox) -> bool {
             true
         }
     }
+}
+
+/// Makes the end of this connection a reset.
+fn reset(reading: &OwnedReadHalf, writing: OwnedWriteHalf) {
+    // Fails only on a socket that is gone already.
+    let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
+    // Dropped, it would send a FIN before the reset: the orderly end of a body that ends with its connection.
+    writing.forget();
 }
 
 fn difference(want: &[u8], got: &[u8]) -> String {
@@ -748,8 +752,8 @@ struct Client<'a> {
 enum Answers {
     /// All that were due came.
     All,
-    /// This number got none, or not all of it.
-    Until(u64),
+    /// This number got none, or not all of it: only so many bytes, if any.
+    Until(u64, usize),
     /// The plan was to stop here.
     Stopped,
 }
@@ -782,13 +786,12 @@ impl Client<'_> {
             }
         };
         self.judge(&answers, sent.get());
-        let reset = match self.ending {
+        let with_reset = match self.ending {
             Ending::CutUpload { reset } | Ending::CutDownload { reset } => reset,
             Ending::Close | Ending::Announced | Ending::HalfClose => false,
         };
-        if reset && matches!(answers, Answers::Stopped) {
-            // Without this the close would be an orderly one: another case, no wrong verdict.
-            let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
+        if with_reset && matches!(answers, Answers::Stopped) {
+            reset(&reading, writing);
         }
     }
 
@@ -838,9 +841,9 @@ impl Client<'_> {
             // A little more than the body, so that heads, framing and the very end are all cut.
             let stop_at = stops.then(|| (cut % (plan.download_bytes as u64 + 400)) as usize);
             match self.answer(&plan, reading, &mut inbox, stop_at).await {
-                Some(true) => {}
-                Some(false) => return Answers::Stopped,
-                None => return Answers::Until(number),
+                Ok(true) => {}
+                Ok(false) => return Answers::Stopped,
+                Err(received) => return Answers::Until(number, received),
             }
             window.add_permits(1);
         }
@@ -861,18 +864,21 @@ impl Client<'_> {
         }
     }
 
-    /// Reads one answer. True for a whole one, false when it is time to stop, none at the end of the connection.
+    /// Reads one answer. True for a whole one, false when it is time to stop.
+    ///
+    /// # Errors
+    /// The connection ended before, after so many bytes of the answer, or can no longer be understood.
     async fn answer(
         &self,
         plan: &Plan,
         reading: &mut OwnedReadHalf,
         inbox: &mut Inbox,
         stop_at: Option<usize>,
-    ) -> Option<bool> {
+    ) -> Result<bool, usize> {
         let number = plan.number;
         let mut head = None;
         let mut body = Body::new(Framing::Empty);
-        let mut received = 0;
+        let mut received = inbox.unread().len();
         loop {
             if head.is_none() {
                 match inbox.response_head() {
@@ -884,7 +890,7 @@ impl Client<'_> {
                     Ok(None) => {}
                     Err(why) => {
                         self.side.finding(format!("request {number}: invalid response: {why}"));
-                        return None;
+                        return Err(received);
                     }
                 }
             }
@@ -892,17 +898,17 @@ impl Client<'_> {
                 match inbox.body(&mut body) {
                     Ok(true) => {
                         self.judge_answer(plan, head, &body);
-                        return Some(true);
+                        return Ok(true);
                     }
                     Ok(false) => {}
                     Err(why) => {
                         self.side.finding(format!("request {number}: invalid response body: {why}"));
-                        return None;
+                        return Err(received);
                     }
                 }
             }
             if stop_at.is_some_and(|stop| received >= stop) {
-                return Some(false);
+                return Ok(false);
             }
             let before = inbox.unread().len();
             if !self.fill(number, reading, inbox).await {
@@ -910,7 +916,7 @@ impl Client<'_> {
                 if body.end() && head.as_ref().is_some_and(|h| h.framing(plan.method) == Framing::UntilClose) {
                     self.side.finding(format!("request {number}: a body that ends with the connection"));
                 }
-                return None;
+                return Err(received);
             }
             received += inbox.unread().len() - before;
         }
@@ -950,11 +956,11 @@ impl Client<'_> {
 
     /// Says what became of the requests without an answer, and whether there is a good reason.
     fn judge(&self, answers: &Answers, sent: u64) {
-        let open_from = match answers {
+        let (open_from, received) = match answers {
             Answers::All => return,
-            Answers::Until(number) => *number,
+            Answers::Until(number, received) => (*number, *received),
             // Those before the last may have been answered or not: look at what is noted.
-            Answers::Stopped => self.numbers.start,
+            Answers::Stopped => (self.numbers.start, 0),
         };
         let outcomes = |number: u64| self.side.outcomes.borrow()[number as usize];
         let mut excused = false;
@@ -980,8 +986,9 @@ impl Client<'_> {
                 continue;
             }
             self.side.finding(format!(
-                "request {number}: {} lost on connection {} ({:?}, answers until {open_from}, {sent} sent)",
-                plan.method, self.connection, self.ending
+                "request {number} lost: {plan:?}, connection {} ({:?}), answers until {open_from} and {received} bytes of \
+                 that, {sent} sent",
+                self.connection, self.ending
             ));
         }
     }
