@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use sluice_rules::snapshot::{Snapshot, UpstreamId};
+use sluice_wire::authority::Authority;
 use sluice_wire::h1::encode::Edits;
 use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
@@ -137,10 +138,7 @@ pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) target: Target,
-    /// The canonical authority.
-    pub(crate) authority: String,
-    /// How much of the authority is the host.
-    pub(crate) host_end: usize,
+    pub(crate) authority: Authority,
     /// The target and host that are sent, where they are rewritten.
     pub(crate) rewritten_target: Option<String>,
     pub(crate) rewritten_host: Option<String>,

@@ -51,6 +51,11 @@ impl Deadlines {
         })
     }
 
+    /// When the core started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The present, as of the last tick.
     pub(crate) fn now(&self) -> Tick {
         self.now.get()
@@ -107,9 +112,11 @@ impl Deadlines {
     }
 }
 
-/// A duration in whole ticks, rounded up.
+/// A duration in whole ticks, rounded up. In 64 bits: this is on the path of a request.
 pub(crate) fn ticks(duration: Duration) -> Tick {
-    Tick::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(Tick::MAX / 2)
+    const PER_SECOND: u64 = 1000 / TICK.as_millis() as u64;
+    let of_rest = u64::from(duration.subsec_millis()).div_ceil(TICK.as_millis() as u64);
+    Tick::try_from(duration.as_secs().saturating_mul(PER_SECOND) + of_rest).unwrap_or(Tick::MAX / 2)
 }
 
 /// The deadline of waits on one descriptor.

@@ -6,6 +6,7 @@ use sluice_rules::failure::Failure;
 use sluice_rules::route::Params;
 use sluice_rules::snapshot::{Route, RouteId};
 use sluice_wire::Version;
+use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::Framing;
 
 use crate::conn::Client;
@@ -21,6 +22,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) local: Rc<Local>,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
+    /// What the client's `Connection` says.
+    pub(crate) connection: ConnectionOptions,
     /// Whether the client waits for a 100 before it sends its content.
     pub(crate) expects_continue: bool,
     /// The protocol that the client asks to upgrade to, if its route allows it.
@@ -56,6 +59,7 @@ impl<'c> Exchange<'c> {
             local,
             version: Version::Http11,
             is_head: false,
+            connection: ConnectionOptions::default(),
             expects_continue: false,
             upgrade: None,
             keep_alive: false,

@@ -56,7 +56,7 @@ pub(crate) async fn respond(
 /// Finds the route. The inner error is the `Allow` of a 405.
 fn route(exchange: &mut Exchange<'_>, scratch: &Scratch, input: &Buffer) -> Result<Result<(), String>, Failure> {
     let lookup = Lookup {
-        host: &scratch.authority[..scratch.host_end],
+        host: scratch.authority.host(),
         path: scratch.target.path(),
         query: scratch.target.query(),
         request: Request { bytes: input.filled(), head: &scratch.request },
@@ -104,7 +104,7 @@ fn filled(template: &Template, exchange: &Exchange<'_>, scratch: &Scratch) -> St
             Piece::Param(param) => exchange.params.get(*param, scratch.target.path()),
             Piece::Path => scratch.target.path(),
             Piece::Query => scratch.target.query().unwrap_or_default(),
-            Piece::Host => &scratch.authority[..scratch.host_end],
+            Piece::Host => scratch.authority.host(),
         });
     }
     text

@@ -8,6 +8,41 @@ pub struct InvalidAuthority;
 /// Longest authority: a DNS name (253), or an IPv6 literal, and a port.
 pub const AUTHORITY_BYTES_MAX: usize = 260;
 
+/// The authority of a request. Reused from request to request: on one connection it is nearly always the same,
+/// and then is not looked at again.
+#[derive(Clone, Debug, Default)]
+pub struct Authority {
+    raw: Vec<u8>,
+    text: String,
+    host_end: usize,
+}
+
+impl Authority {
+    /// Reads an authority as received, see [`canonical`].
+    ///
+    /// # Errors
+    /// [`InvalidAuthority`]; the authority is then unspecified.
+    pub fn read(&mut self, raw: &[u8]) -> Result<(), InvalidAuthority> {
+        if self.raw == raw && !raw.is_empty() {
+            return Ok(());
+        }
+        self.raw.clear();
+        self.host_end = canonical(raw, &mut self.text)?;
+        self.raw.extend_from_slice(raw);
+        Ok(())
+    }
+
+    /// Host and port.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The host without the port.
+    pub fn host(&self) -> &str {
+        &self.text[..self.host_end]
+    }
+}
+
 /// Checks `uri-host [":" port]` (RFC 9110 §7.2) and writes it in lower case to `out`, which is cleared first.
 /// Returns how many bytes of `out` are the host.
 ///
@@ -68,6 +103,17 @@ mod tests {
             assert_eq!(end.map(|end| &out[..end]), Ok(host), "{given}");
             assert_eq!(out, whole);
         }
+    }
+
+    #[test]
+    fn an_invalid_authority_is_not_remembered() {
+        let mut authority = Authority::default();
+        assert_eq!(authority.read(b"Example.com:80"), Ok(()));
+        assert_eq!((authority.as_str(), authority.host()), ("example.com:80", "example.com"));
+        assert_eq!(authority.read(b"a b"), Err(InvalidAuthority));
+        assert_eq!(authority.read(b"a b"), Err(InvalidAuthority));
+        assert_eq!(authority.read(b"Example.com:80"), Ok(()));
+        assert_eq!(authority.as_str(), "example.com:80");
     }
 
     #[test]

@@ -54,6 +54,9 @@ impl ConnectionOptions {
     /// Reads the `Connection` fields.
     pub fn of(bytes: &[u8], table: &FieldTable) -> Self {
         let mut options = ConnectionOptions::default();
+        if !table.has(Name::Connection) {
+            return options;
+        }
         for option in table.values(bytes, Name::Connection).flat_map(list) {
             if option.eq_ignore_ascii_case(b"close") {
                 options.close = true;

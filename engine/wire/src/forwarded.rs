@@ -1,5 +1,7 @@
 //! Who a request came from, told to the upstream: `Forwarded` (RFC 7239), `X-Forwarded-*` and `Via`.
 
+use std::net::IpAddr;
+
 use crate::h1::encode::Edits;
 use crate::head::{Name, NameSet, Request, Version};
 
@@ -15,45 +17,62 @@ pub const CLAIMS: NameSet = NameSet::of(&[
     Name::XRealIp,
 ]);
 
-/// What we know ourselves about the last hop.
-#[derive(Clone, Copy, Debug)]
-pub struct Hop<'a> {
-    /// The address of the peer.
-    pub client: &'a str,
-    /// Whether the address has to stand in quotes and brackets in `Forwarded`.
-    pub client_is_ipv6: bool,
-    /// `http` or `https`.
-    pub scheme: &'a str,
-    /// The canonical authority of the request.
-    pub authority: &'a str,
-    /// Whether the peer is a proxy whose own claims are believed and passed on.
-    pub trusted: bool,
+/// What we know ourselves about the peer of a connection, as it is told to the upstream.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    client: IpAddr,
+    scheme: &'static str,
+    trusted: bool,
+    /// The lines for a peer that is not believed, up to where the authority is filled in.
+    lines: Vec<u8>,
 }
 
-/// Writes the fields about the last hop. What an untrusted client claims is dropped, under every name that is
-/// in use for it.
-pub fn write(edits: &mut Edits, request: Request<'_>, hop: Hop<'_>) {
-    let fields = &request.head.fields;
-    if !hop.trusted || !fields.present().intersects(CLAIMS) {
-        edits.remove(CLAIMS);
-        edits.add("X-Forwarded-For", &[hop.client.as_bytes()]);
-        edits.add("X-Forwarded-Host", &[hop.authority.as_bytes()]);
-        edits.add("X-Forwarded-Proto", &[hop.scheme.as_bytes()]);
-        forwarded(edits, hop, &[]);
-        return;
+impl Hop {
+    /// Of a peer at `client` that speaks `scheme`. `trusted`: it is a proxy whose own claims are believed.
+    pub fn new(client: IpAddr, scheme: &'static str, trusted: bool) -> Self {
+        let mut edits = Edits::default();
+        edits.add("X-Forwarded-For", &[client.to_string().as_bytes()]);
+        edits.add("X-Forwarded-Proto", &[scheme.as_bytes()]);
+        let mut lines = edits.added().to_vec();
+        lines.extend_from_slice(format!("Forwarded: for={};proto={scheme};host=\"", node(client)).as_bytes());
+        Hop { client, scheme, trusted, lines }
     }
-    edits.remove(NameSet::of(&[Name::Forwarded, Name::XForwardedFor]));
-    let before = joined(request, Name::XForwardedFor);
-    edits.add("X-Forwarded-For", &[&before, hop.client.as_bytes()]);
-    for (name, line, value) in [
-        (Name::XForwardedHost, "X-Forwarded-Host", hop.authority),
-        (Name::XForwardedProto, "X-Forwarded-Proto", hop.scheme),
-    ] {
-        if !fields.has(name) {
-            edits.add(line, &[value.as_bytes()]);
+
+    /// Writes the fields about this hop. What an untrusted client claims is dropped, under every name that is
+    /// in use for it.
+    pub fn write(&self, edits: &mut Edits, request: Request<'_>, authority: &str) {
+        if !self.trusted || !request.head.fields.present().intersects(CLAIMS) {
+            edits.remove(CLAIMS);
+            for part in [&self.lines, authority.as_bytes(), b"\"\r\nX-Forwarded-Host: ", authority.as_bytes(), b"\r\n"]
+            {
+                edits.add_lines(part);
+            }
+            return;
         }
+        edits.remove(NameSet::of(&[Name::Forwarded, Name::XForwardedFor]));
+        let before = joined(request, Name::XForwardedFor);
+        edits.add("X-Forwarded-For", &[&before, self.client.to_string().as_bytes()]);
+        for (name, line, value) in [
+            (Name::XForwardedHost, "X-Forwarded-Host", authority),
+            (Name::XForwardedProto, "X-Forwarded-Proto", self.scheme),
+        ] {
+            if !request.head.fields.has(name) {
+                edits.add(line, &[value.as_bytes()]);
+            }
+        }
+        let before = joined(request, Name::Forwarded);
+        // RFC 7239 §4: a host with a port is no token, so it is always quoted.
+        let ours = format!("for={};proto={};host=\"{authority}\"", node(self.client), self.scheme);
+        edits.add("Forwarded", &[&before, ours.as_bytes()]);
     }
-    forwarded(edits, hop, &joined(request, Name::Forwarded));
+}
+
+/// RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+fn node(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    }
 }
 
 /// The values of all lines of a name as the front of a list, with the comma that the next member needs.
@@ -64,14 +83,6 @@ fn joined(request: Request<'_>, name: Name) -> Vec<u8> {
         list.extend_from_slice(b", ");
     }
     list
-}
-
-fn forwarded(edits: &mut Edits, hop: Hop<'_>, before: &[u8]) {
-    let (open, close): (&[u8], &[u8]) = if hop.client_is_ipv6 { (b"\"[", b"]\"") } else { (b"", b"") };
-    // RFC 7239 §4: a host with a port is no token, so it is always quoted.
-    let client = hop.client.as_bytes();
-    let (authority, scheme) = (hop.authority.as_bytes(), hop.scheme.as_bytes());
-    edits.add("Forwarded", &[before, b"for=", open, client, close, b";host=\"", authority, b"\";proto=", scheme]);
 }
 
 /// Adds our entry to `Via` (RFC 9110 §7.6.3), behind those that are there.
@@ -88,35 +99,33 @@ mod tests {
     use crate::h1::parse::{self, HeadLimits, Progress};
     use crate::head::RequestHead;
 
-    fn added(fields: &str, hop: Hop<'_>) -> String {
+    fn added(fields: &str, hop: &Hop) -> String {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
         let limits = HeadLimits { head_bytes: 4096, fields: 20, line_bytes: 4096 };
         let mut head = RequestHead::default();
         assert_eq!(parse::request(&bytes, &mut Progress::default(), limits, &mut head), Ok(true));
         let mut edits = Edits::default();
-        write(&mut edits, Request { bytes: &bytes, head: &head }, hop);
+        hop.write(&mut edits, Request { bytes: &bytes, head: &head }, "a:80");
         String::from_utf8_lossy(edits.added()).replace("\r\n", "\n")
     }
 
-    const HOP: Hop<'_> =
-        Hop { client: "192.0.2.1", client_is_ipv6: false, scheme: "http", authority: "a:80", trusted: false };
-
     #[test]
     fn an_untrusted_client_is_not_believed() {
-        let ours = "X-Forwarded-For: 192.0.2.1\nX-Forwarded-Host: a:80\nX-Forwarded-Proto: http\n\
-                    Forwarded: for=192.0.2.1;host=\"a:80\";proto=http\n";
-        assert_eq!(added("", HOP), ours);
-        assert_eq!(added("X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n", HOP), ours);
+        let hop = Hop::new([192, 0, 2, 1].into(), "http", false);
+        let ours = "X-Forwarded-For: 192.0.2.1\nX-Forwarded-Proto: http\n\
+                    Forwarded: for=192.0.2.1;proto=http;host=\"a:80\"\nX-Forwarded-Host: a:80\n";
+        assert_eq!(added("", &hop), ours);
+        assert_eq!(added("X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n", &hop), ours);
     }
 
     #[test]
     fn a_trusted_proxy_is_continued() {
-        let hop = Hop { trusted: true, client: "2001:db8::1", client_is_ipv6: true, ..HOP };
+        let hop = Hop::new([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), "http", true);
         let fields = "X-Forwarded-For: 10.0.0.1\r\nx-forwarded-for: 10.0.0.2\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\n";
         assert_eq!(
-            added(fields, hop),
+            added(fields, &hop),
             "X-Forwarded-For: 10.0.0.1, 10.0.0.2, 2001:db8::1\nX-Forwarded-Host: a:80\n\
-             Forwarded: for=x, for=\"[2001:db8::1]\";host=\"a:80\";proto=http\n"
+             Forwarded: for=x, for=\"[2001:db8::1]\";proto=http;host=\"a:80\"\n"
         );
     }
 }

@@ -103,46 +103,43 @@ names! {
     XRealIp = "x-real-ip",
 }
 
-/// One past the longest known name.
-const NAME_LENGTHS: usize = 24;
+/// Slots of the table of known names.
+const SLOTS: usize = 128;
 
-/// Known names sorted by length, and for each length where its names start: a look-up compares only names of
-/// its own length, at most five of them.
-const BY_LENGTH: ([(&str, Name); KNOWN.len()], [u8; NAME_LENGTHS + 1]) = {
-    let mut sorted = [("", Name::Other); KNOWN.len()];
-    let mut first = [0u8; NAME_LENGTHS + 1];
-    let mut filled = 0;
-    let mut length = 0;
-    while length < NAME_LENGTHS {
-        first[length] = filled as u8;
-        let mut i = 0;
-        while i < KNOWN.len() {
-            if KNOWN[i].0.len() == length {
-                sorted[filled] = KNOWN[i];
-                filled += 1;
-            }
-            i += 1;
-        }
-        length += 1;
+/// Where a name stands in the table: length and two letters tell the known names apart, whatever their case.
+const fn slot(name: &[u8]) -> usize {
+    let length = name.len();
+    let (first, fourth_last) = ((name[0] | 0x20) as usize, (name[length.saturating_sub(4)] | 0x20) as usize);
+    (length * 1 + first * 1 + fourth_last * 28) % SLOTS
+}
+
+/// Known names by [`slot`]. Two in one slot would be an error when compiling.
+const TABLE: [(&str, Name); SLOTS] = {
+    let mut table = [("", Name::Other); SLOTS];
+    let mut i = 0;
+    while i < KNOWN.len() {
+        let slot = slot(KNOWN[i].0.as_bytes());
+        assert!(table[slot].0.is_empty(), "two known names in one slot: choose other factors");
+        table[slot] = KNOWN[i];
+        i += 1;
     }
-    assert!(filled == KNOWN.len(), "NAME_LENGTHS is too small");
-    first[NAME_LENGTHS] = filled as u8;
-    (sorted, first)
+    table
 };
 
 impl Name {
-    /// Looks a field name up, whatever its case.
+    /// Looks a field name up, whatever its case. `name` must be a token.
     pub fn of(name: &[u8]) -> Name {
-        if name.len() >= NAME_LENGTHS {
+        if name.is_empty() {
             return Name::Other;
         }
-        let range = BY_LENGTH.1[name.len()] as usize..BY_LENGTH.1[name.len() + 1] as usize;
-        for (text, known) in &BY_LENGTH.0[range] {
-            if name.eq_ignore_ascii_case(text.as_bytes()) {
-                return *known;
-            }
+        let (text, known) = TABLE[slot(name)];
+        if name.len() != text.len() {
+            return Name::Other;
         }
-        Name::Other
+        // Known names are letters, digits and hyphens; setting the bit that makes letters lower case turns no
+        // other byte of a token into one of these.
+        let difference = name.iter().zip(text.as_bytes()).fold(0, |sum, (byte, known)| sum | ((byte | 0x20) ^ known));
+        if difference == 0 { known } else { Name::Other }
     }
 }
 
@@ -293,7 +290,12 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// The method, which is always a token and so ASCII.
     pub fn method(&self) -> &'a str {
-        str::from_utf8(self.head.method.of(self.bytes)).unwrap_or_default()
+        match self.head.method.of(self.bytes) {
+            b"GET" => "GET",
+            b"HEAD" => "HEAD",
+            b"POST" => "POST",
+            other => str::from_utf8(other).unwrap_or_default(),
+        }
     }
 
     /// The request target as received.

@@ -26,10 +26,8 @@ pub(crate) struct Client {
     pub(crate) deadline: Deadline,
     pub(crate) stream: Stream,
     listener: usize,
-    address: String,
-    is_ipv6: bool,
-    /// Whether its claims about who it speaks for are believed.
-    trusted: bool,
+    /// What upstreams are told of it.
+    pub(crate) hop: Hop,
     _open: Open,
 }
 
@@ -44,9 +42,7 @@ impl Client {
             deadline: core.deadlines.watch(stream.fd()),
             stream,
             listener,
-            address: ip.to_string(),
-            is_ipv6: ip.is_ipv6(),
-            trusted: config.trusted_proxies.iter().any(|network| network.contains(&ip)),
+            hop: Hop::new(ip, "http", config.trusted_proxies.iter().any(|network| network.contains(&ip))),
             _open: open,
         })
     }
@@ -54,11 +50,6 @@ impl Client {
     /// What its listener expects of it.
     pub(crate) fn listener<'l>(&self, local: &'l Local) -> &'l Listener {
         &local.snapshot().listeners[self.listener]
-    }
-
-    /// What the upstream is told of it.
-    pub(crate) fn hop<'a>(&'a self, authority: &'a str) -> Hop<'a> {
-        Hop { client: &self.address, client_is_ipv6: self.is_ipv6, scheme: "http", authority, trusted: self.trusted }
     }
 
     /// Writes all of a buffer, at least at the pace that is asked of clients.

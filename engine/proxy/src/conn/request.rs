@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::Underscores;
+use sluice_wire::authority::Authority;
 use sluice_wire::fields::{self, ConnectionOptions};
 use sluice_wire::h1::body::{self, Framing};
 use sluice_wire::head::Request;
-use sluice_wire::{Name, Version, authority};
+use sluice_wire::target::Target;
+use sluice_wire::{Name, Version};
 
 use crate::core::{Core, Scratch};
 use crate::deadline::Pace;
@@ -23,7 +25,7 @@ pub(super) fn admit(
     scratch: &mut Scratch,
     input: &mut Buffer,
 ) -> Result<(), Failure> {
-    let Scratch { request: head, target, authority, host_end, .. } = scratch;
+    let Scratch { request: head, target, authority, .. } = scratch;
     let request = Request { bytes: input.filled(), head };
     let table = &head.fields;
     let client = exchange.client;
@@ -32,7 +34,8 @@ pub(super) fn admit(
     exchange.version = head.version;
     exchange.is_head = request.method() == "HEAD";
     exchange.framing = body::request_framing(request.bytes, head).map_err(Failure::RequestFraming)?;
-    exchange.keep_alive = ConnectionOptions::of(request.bytes, table).persists(head.version) && !core.draining();
+    exchange.connection = ConnectionOptions::of(request.bytes, table);
+    exchange.keep_alive = exchange.connection.persists(head.version) && !core.draining();
     if listener.underscores == Underscores::Refuse {
         let has_underscore = |line: &sluice_wire::head::FieldLine| {
             line.name == Name::Other && line.name_span.of(request.bytes).contains(&b'_')
@@ -45,7 +48,7 @@ pub(super) fn admit(
         return Err(Failure::MethodUnsupported);
     }
     target.read(request.method(), request.target(), listener.target).map_err(Failure::RequestTarget)?;
-    *host_end = canonical_authority(exchange, request, target, authority)?;
+    canonical_authority(exchange, request, target, authority)?;
     expectations(exchange, request)?;
     split_content(core, exchange, head.length, input)
 }
@@ -55,26 +58,27 @@ pub(super) fn admit(
 fn canonical_authority(
     exchange: &Exchange<'_>,
     request: Request<'_>,
-    target: &sluice_wire::target::Target,
-    out: &mut String,
-) -> Result<usize, Failure> {
+    target: &Target,
+    out: &mut Authority,
+) -> Result<(), Failure> {
     let mut hosts = request.head.fields.values(request.bytes, Name::Host);
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() || (host.is_none() && request.head.version == Version::Http11) {
         return Err(Failure::RequestHost);
     }
-    let mut host_end = match host {
-        Some(host) => authority::canonical(host, out).map_err(|_| Failure::RequestHost)?,
+    let read = match host {
+        Some(host) => out.read(host),
         None => {
             let address = exchange.client.stream.local_address().map_err(|_| Failure::ClientGone)?;
-            authority::canonical(address.to_string().as_bytes(), out).map_err(|_| Failure::RequestHost)?
+            out.read(address.to_string().as_bytes())
         }
     };
-    if let Some(range) = target.authority() {
-        let raw = &request.target()[range];
-        host_end = authority::canonical(raw, out).map_err(|_| Failure::RequestHost)?;
-    }
-    Ok(host_end)
+    let read = match target.authority() {
+        // What it overrides must be valid all the same.
+        Some(range) => read.and_then(|()| out.read(&request.target()[range])),
+        None => read,
+    };
+    read.map_err(|_| Failure::RequestHost)
 }
 
 /// RFC 9110 §10.1.1. HTTP/1.0 has no expectations, and one about no content means nothing.

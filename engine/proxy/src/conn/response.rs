@@ -180,13 +180,14 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     let view = Response { bytes: response.buffer.filled(), head };
     let table = &head.fields;
     let has_no_content = matches!(head.status, 100..=199 | 204);
-    let mut reusable = ConnectionOptions::of(view.bytes, table).persists(head.version)
+    let options = ConnectionOptions::of(view.bytes, table);
+    let mut reusable = options.persists(head.version)
         && response.framing != Framing::UntilClose
         // RFC 9110 §8.6, RFC 9112 §6.1: what announces content where there is none cannot be trusted to send none.
         && !(has_no_content && (table.has(Name::ContentLength) || table.has(Name::TransferEncoding)));
     edits.clear();
     edits.remove(fields::HOP_BY_HOP);
-    remove_named(edits, view.bytes, table);
+    remove_named(edits, options, view.bytes, table);
     if has_no_content {
         edits.remove(NameSet::of(&[Name::ContentLength]));
     }

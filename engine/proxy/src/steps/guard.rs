@@ -54,10 +54,7 @@ pub(crate) fn body(exchange: &mut Exchange<'_>) -> Result<(), Failure> {
 pub(crate) fn upgrade(exchange: &mut Exchange<'_>, scratch: &Scratch, input: &Buffer) -> Result<(), Failure> {
     let request = Request { bytes: input.filled(), head: &scratch.request };
     let table = &request.head.fields;
-    if !table.has(Name::Upgrade) || exchange.version == Version::Http10 || exchange.framing != Framing::Empty {
-        return Ok(());
-    }
-    if !fields::ConnectionOptions::of(request.bytes, table).upgrade {
+    if !exchange.connection.upgrade || exchange.version == Version::Http10 || exchange.framing != Framing::Empty {
         return Ok(());
     }
     let allowed = exchange.route().map_or(&[][..], |route| &route.upgrade);

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::{Underscores, Upstream};
+use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::{self, Framing};
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
-use sluice_wire::head::NameSet;
+use sluice_wire::head::{FieldTable, NameSet};
 use sluice_wire::head::{Request, Response};
 use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, fields, forwarded};
@@ -63,14 +64,14 @@ pub(super) async fn exchange_heads(
     let mut buffer = core.buffers.take().ok_or(Failure::OutOfMemory)?;
     let content = &input.filled()[scratch.request.length..][..exchange.buffered_bytes];
     edit_request(exchange, scratch, input);
-    let wanted = scratch.request.length + scratch.edits.added().len() + scratch.authority.len() + 512;
+    let wanted = scratch.request.length + scratch.edits.added().len() + scratch.authority.as_str().len() + 512;
     if wanted > SMALL {
         buffer = core.buffers.take_large().ok_or(Failure::OutOfMemory)?;
     }
     let written = buffer.append_with(|space| {
         let mut writer = Writer::new(space);
         let target = scratch.rewritten_target.as_deref().unwrap_or(scratch.target.as_str());
-        let host = scratch.rewritten_host.as_deref().unwrap_or(&scratch.authority);
+        let host = scratch.rewritten_host.as_deref().unwrap_or(scratch.authority.as_str());
         let request = Request { bytes: input.filled(), head: &scratch.request };
         encode::request(&mut writer, request, target, host, &scratch.edits);
         writer.finish()
@@ -123,7 +124,7 @@ fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) 
     if exchange.framing != Framing::Chunked && table.has(Name::Trailer) {
         edits.remove(NameSet::of(&[Name::Trailer]));
     }
-    remove_named(edits, request.bytes, table);
+    remove_named(edits, exchange.connection, request.bytes, table);
     if listener.underscores == Underscores::Drop {
         for (position, line) in table.lines().iter().enumerate() {
             if line.name == Name::Other && line.name_span.of(request.bytes).contains(&b'_') {
@@ -131,7 +132,7 @@ fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) 
             }
         }
     }
-    forwarded::write(edits, request, exchange.client.hop(authority));
+    exchange.client.hop.write(edits, request, authority.as_str());
     forwarded::via(edits, request.head.version);
     if exchange.framing == Framing::Chunked {
         edits.add_lines(b"Transfer-Encoding: chunked\r\n");
@@ -151,8 +152,8 @@ fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) 
 
 /// Removes the fields that `Connection` names. What frames and addresses the message is not its to name: it is
 /// checked and made by us.
-pub(crate) fn remove_named(edits: &mut Edits, bytes: &[u8], table: &sluice_wire::head::FieldTable) {
-    if !table.has(Name::Connection) || !fields::ConnectionOptions::of(bytes, table).names_fields {
+pub(crate) fn remove_named(edits: &mut Edits, options: ConnectionOptions, bytes: &[u8], table: &FieldTable) {
+    if !options.names_fields {
         return;
     }
     for (position, line) in table.lines().iter().enumerate() {
@@ -261,7 +262,8 @@ async fn pass_on(
     let response = Response { bytes: buffer.filled(), head: &scratch.response };
     let mut edits = Edits::default();
     edits.remove(fields::HOP_BY_HOP.union(NameSet::of(&[Name::ContentLength, Name::Trailer])));
-    remove_named(&mut edits, response.bytes, &response.head.fields);
+    let options = ConnectionOptions::of(response.bytes, &response.head.fields);
+    remove_named(&mut edits, options, response.bytes, &response.head.fields);
     forwarded::via(&mut edits, response.head.version);
     let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
     let written = out.append_with(|space| {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use sluice_rules::balance;
 use sluice_rules::snapshot::{Balance, KeepAlive};
@@ -13,6 +14,10 @@ use crate::core::Core;
 use crate::deadline::{Deadline, ticks};
 use crate::rt::{self, Pending, Stream};
 use crate::wheel::Tick;
+
+/// How long after its last response a connection is taken again without looking at it. Within that time bytes out
+/// of turn may just as well still be on their way, so looking would tell nothing, and it costs a system call.
+const FRESH: Duration = Duration::from_micros(50);
 
 /// A connection to an upstream.
 pub(crate) struct Connection {
@@ -23,12 +28,13 @@ pub(crate) struct Connection {
     pub(crate) reused: bool,
     idle_since: Tick,
     idle_max: Tick,
+    kept_at: Instant,
 }
 
 impl Connection {
     pub(crate) fn new(core: &Core, stream: Stream) -> Self {
         let deadline = Rc::new(core.deadlines.watch(stream.fd()));
-        Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0 }
+        Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0, kept_at: core.deadlines.started() }
     }
 }
 
@@ -48,7 +54,8 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.pop_back() {
             core.metrics.upstream_idle.sub(1);
-            if rt::pending(connection.stream.fd()) == Pending::Nothing {
+            let fresh = connection.kept_at.elapsed() < FRESH;
+            if fresh || rt::pending(connection.stream.fd()) == Pending::Nothing {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -63,6 +70,7 @@ impl Endpoint {
         }
         connection.deadline.unset();
         connection.idle_since = core.deadlines.now();
+        connection.kept_at = Instant::now();
         connection.idle_max = ticks(policy.idle);
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= policy.connections {

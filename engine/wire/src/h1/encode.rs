@@ -49,7 +49,7 @@ impl Edits {
         self.added.extend_from_slice(b"\r\n");
     }
 
-    /// Adds whole lines, each with its CRLF, that were made by [`Edits::add`] before.
+    /// Adds lines that were made before, or parts of them that come out as whole lines with their CRLF.
     pub fn add_lines(&mut self, lines: &[u8]) {
         self.added.extend_from_slice(lines);
     }
