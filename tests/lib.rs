@@ -1,1 +1,128 @@
-//! Nothing here: the cases are the test binary `cases`, and the fuzz targets live in `fuzz`.
+//! What fuzzers and ordinary tests ask of the parsers, as functions of bytes.
+//!
+//! Each panics if its rule is broken. The targets in `fuzz` feed them what a coverage-guided fuzzer finds; the
+//! test binary feeds them seeded mutations for a second.
+
+use sluice_load::message::{Body, Framing as StrictFraming, Inbox};
+use sluice_wire::h1::body::{self, CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head};
+use sluice_wire::h1::encode::{self, Edits};
+use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+use sluice_wire::head::{Name, NameSet, Request, RequestHead, Response, ResponseHead};
+use sluice_wire::target::{Policy, Target};
+use sluice_wire::writer::Writer;
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, fields: 100, line_bytes: 8 * 1024 };
+
+/// A request head that is accepted is, once written again, a head that an independent strict parser accepts too,
+/// and it parses to the same in one piece and in two.
+pub fn request_head(bytes: &[u8]) {
+    let mut head = RequestHead::default();
+    let whole = parse::request(bytes, &mut Progress::default(), LIMITS, &mut head);
+    if let Some(cut) = bytes.len().checked_div(2).filter(|cut| *cut > 0) {
+        let (mut progress, mut again) = (Progress::default(), RequestHead::default());
+        let first = parse::request(&bytes[..cut], &mut progress, LIMITS, &mut again);
+        if first == Ok(false) {
+            let second = parse::request(bytes, &mut progress, LIMITS, &mut again);
+            if whole == Ok(true) {
+                assert_eq!((second, &again), (whole, &head), "in two pieces");
+            }
+        }
+    }
+    if whole != Ok(true) {
+        return;
+    }
+    let request = Request { bytes, head: &head };
+    let mut target = Target::default();
+    if target.read(request.method(), request.target(), Policy::default()).is_err() {
+        return;
+    }
+    let Ok(framing) = body::request_framing(bytes, &head) else { return };
+    let mut edits = Edits::default();
+    edits.remove(NameSet::of(&[Name::Host]));
+    let mut space = vec![0; 64 * 1024];
+    let mut writer = Writer::new(&mut space);
+    encode::request(&mut writer, request, target.as_str(), "example.com", &edits);
+    let length = writer.finish().expect("it is as long as what it is made of");
+    let mut inbox = Inbox::default();
+    inbox.push(&space[..length]);
+    let strict = inbox.request_head().expect("strictly valid").expect("complete");
+    let agreed = match framing {
+        Framing::Empty => matches!(strict.framing(), StrictFraming::Empty | StrictFraming::Length(0)),
+        Framing::Length(length) => strict.framing() == StrictFraming::Length(length),
+        Framing::Chunked => strict.framing() == StrictFraming::Chunked,
+        Framing::UntilClose => unreachable!("no request ends with its connection"),
+    };
+    assert!(agreed, "{framing:?} and {:?}", strict.framing());
+}
+
+/// A response head that is accepted is, once written again, one that an independent strict parser accepts too.
+pub fn response_head(bytes: &[u8]) {
+    let mut head = ResponseHead::default();
+    if parse::response(bytes, &mut Progress::default(), LIMITS, &mut head) != Ok(true) {
+        return;
+    }
+    if body::response_framing(bytes, &head, false).is_err() {
+        return;
+    }
+    let mut edits = Edits::default();
+    if matches!(head.status, 100..=199 | 204) {
+        // RFC 9110 §8.6, RFC 9112 §6.1: the gateway removes both.
+        edits.remove(NameSet::of(&[Name::ContentLength, Name::TransferEncoding]));
+    }
+    let mut space = vec![0; 64 * 1024];
+    let mut writer = Writer::new(&mut space);
+    encode::response(&mut writer, Response { bytes, head: &head }, &edits);
+    let length = writer.finish().expect("it is as long as what it is made of");
+    let mut inbox = Inbox::default();
+    inbox.push(&space[..length]);
+    let strict = inbox.response_head().expect("strictly valid").expect("complete");
+    assert_eq!(strict.status, head.status);
+}
+
+/// Chunked content decodes to the same in any pieces, and what is framed anew an independent decoder reads back.
+pub fn chunked(bytes: &[u8]) {
+    let decode = |piece: usize| {
+        let mut decoder = ChunkedDecoder::default();
+        let mut content = Vec::new();
+        for part in bytes.chunks(piece.max(1)) {
+            let mut part = part.to_vec();
+            let decoded = decoder.decode(&mut part).ok()?;
+            content.extend_from_slice(&part[decoded.content]);
+            if decoded.ended {
+                break;
+            }
+        }
+        decoder.has_ended().then_some(content)
+    };
+    let whole = decode(bytes.len());
+    assert_eq!(decode(1), whole, "byte by byte");
+    assert_eq!(decode(7), whole, "in pieces of seven");
+    let Some(content) = whole else { return };
+    let mut framed = Vec::new();
+    for chunk in content.chunks(5) {
+        let mut space = [0; CHUNK_HEAD_BYTES];
+        let length = chunk_head(chunk.len(), &mut space);
+        framed.extend_from_slice(&space[CHUNK_HEAD_BYTES - length..]);
+        framed.extend_from_slice(chunk);
+        framed.extend_from_slice(CHUNK_TAIL);
+    }
+    framed.extend_from_slice(LAST_CHUNK);
+    let mut strict = Body::new(StrictFraming::Chunked);
+    assert_eq!(strict.feed(&framed).map_err(|error| error.0), Ok(framed.len()));
+    assert!(strict.is_complete());
+    assert_eq!(strict.data, content);
+}
+
+/// A target that is accepted is canonical: reading it again changes nothing, and an independent check agrees.
+pub fn target(bytes: &[u8]) {
+    for method in ["GET", "OPTIONS"] {
+        let mut target = Target::default();
+        if target.read(method, bytes, Policy::default()).is_err() {
+            continue;
+        }
+        let mut again = Target::default();
+        assert_eq!(again.read(method, target.as_str().as_bytes(), Policy::default()), Ok(()));
+        assert_eq!(again.as_str(), target.as_str());
+        assert_eq!(sluice_load::message::normal_target(method, target.as_str()), Ok(()));
+    }
+}

@@ -12,6 +12,7 @@ mod components;
 mod faults;
 mod fields;
 mod forward;
+mod fuzz;
 mod logs;
 mod requests;
 mod responses;

@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) waiting: Waiting,
     pub(crate) pools: Pools,
     local: RefCell<Rc<Local>>,
+    #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
     date: RefCell<(u64, String)>,

@@ -103,7 +103,7 @@ impl Gateway {
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
         let mut mailboxes = Vec::new();
         let (ready, all_ready) = mpsc::channel();
-        for index in 0..cores {
+        for (index, core_metrics) in metrics.iter().enumerate() {
             let (mailbox, inbox) = rt::mailbox()?;
             mailboxes.push(mailbox);
             let start = CoreStart {
@@ -111,7 +111,7 @@ impl Gateway {
                 mode,
                 memory_bytes: (memory_bytes / cores as u64) as usize,
                 shared: Arc::clone(&shared),
-                metrics: Arc::clone(&metrics[index]),
+                metrics: Arc::clone(core_metrics),
                 sockets: sockets.iter_mut().filter_map(|of_listener| of_listener.pop()).collect(),
                 inbox,
                 ready: ready.clone(),
@@ -220,7 +220,7 @@ async fn beat(core: &Rc<Core>) {
         core.deadlines.tick();
         core.waiting.tick(core.deadlines.now());
         core.tick_date();
-        if beats % 10 == 0 {
+        if beats.is_multiple_of(10) {
             core.pools.sweep(core);
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);

@@ -110,7 +110,7 @@ const SLOTS: usize = 128;
 const fn slot(name: &[u8]) -> usize {
     let length = name.len();
     let (first, fourth_last) = ((name[0] | 0x20) as usize, (name[length.saturating_sub(4)] | 0x20) as usize);
-    (length * 1 + first * 1 + fourth_last * 28) % SLOTS
+    (length + first + fourth_last * 28) % SLOTS
 }
 
 /// Known names by [`slot`]. Two in one slot would be an error when compiling.

@@ -121,7 +121,8 @@ pub(super) async fn send(
     let last = last_of(exchange, &reader, plan.frame);
     plan.frame.apply(&mut buffer, reader.ended(), &last);
     let mut result = Ok(());
-    if !buffer.prepend(&scratch.head) && !(buffer.is_empty() && buffer.append(&scratch.head)) {
+    let with_content = buffer.prepend(&scratch.head) || (buffer.is_empty() && buffer.append(&scratch.head));
+    if !with_content {
         (result, buffer) = send_head_apart(core, exchange, &scratch.head, buffer).await;
     }
     let failure = loop {
@@ -200,7 +201,10 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     }
     let upload_waits =
         response.leg.upload.as_ref().is_some_and(|upload| !upload.read_all()) && exchange.expects_continue;
-    exchange.keep_alive &= !(length_unknown && frame == Frame::Raw) && !upload_waits && !core.draining();
+    let ends_with_connection = length_unknown && frame == Frame::Raw;
+    if ends_with_connection || upload_waits || core.draining() {
+        exchange.keep_alive = false;
+    }
     if head.status == 101 {
         reusable = false;
         edits.add_lines(b"Connection: upgrade\r\n");

@@ -1,0 +1,99 @@
+//! The rules of the fuzz targets, driven by seeded mutations of what real peers send, for a second each.
+
+use std::time::{Duration, Instant};
+
+use sluice_load::random::Random;
+
+/// Pieces that make mutations reach further than random bytes would.
+const PIECES: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"%2e",
+    b"%2f",
+    b"%",
+    b"/../",
+    b"//",
+    b"?",
+    b"#",
+    b"\\",
+    b"chunked",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 5\r\n",
+    b"Host: a\r\n",
+    b"0\r\n\r\n",
+    b"5\r\nhello\r\n",
+    b"ffffffffffffffff",
+    b"HTTP/1.1",
+    b"HTTP/2.0",
+    b"\xc3\xa4",
+    b"_",
+    b"http://a",
+    b"*",
+];
+
+fn for_a_second(rule: fn(&[u8]), seeds: &[&[u8]]) {
+    let seed = Random::fresh_seed();
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        let mut bytes = seeds[random.below(seeds.len() as u64) as usize].to_vec();
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len() as u64 + 1) as usize;
+            match random.below(4) {
+                0 => drop(bytes.splice(at..at, PIECES[random.below(PIECES.len() as u64) as usize].iter().copied())),
+                1 => bytes.truncate(at),
+                2 if at < bytes.len() => bytes[at] = random.next() as u8,
+                _ => drop(bytes.drain(at..(at + random.below(6) as usize).min(bytes.len()))),
+            }
+        }
+        rule(&bytes);
+    }
+}
+
+#[test]
+fn request_heads() {
+    for_a_second(
+        sluice_tests::request_head,
+        &[
+            b"GET / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n",
+            b"POST /a/b?c=d HTTP/1.1\r\nHost: example.com:80\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"OPTIONS * HTTP/1.0\r\nConnection: keep-alive, x\r\nX: \r\n\r\n",
+        ],
+    );
+}
+
+#[test]
+fn response_heads() {
+    for_a_second(
+        sluice_tests::response_head,
+        &[
+            b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello",
+            b"HTTP/1.0 304 \r\nETag: \"x\"\r\n\r\n",
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n",
+        ],
+    );
+}
+
+#[test]
+fn chunked_content() {
+    for_a_second(
+        sluice_tests::chunked,
+        &[b"5\r\nhello\r\n0\r\n\r\n", b"1;a=\"b\"\r\nx\r\nA ;y\r\n0123456789\r\n0\r\nGrpc-Status: 0\r\n\r\n"],
+    );
+}
+
+#[test]
+fn targets() {
+    for_a_second(
+        sluice_tests::target,
+        &[b"/a/b;c/../d?e=f", b"http://example.com/%41/%c3%a4/./x", b"*", b"/a//b/%7e?q=[1]|2"],
+    );
+}
