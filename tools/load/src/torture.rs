@@ -554,6 +554,8 @@ pub struct Report {
     pub retried: u64,
     /// Requests without an answer on half-closed connections.
     pub half_closed_lost: u64,
+    /// Requests whose answer was cut by the end that the fault of a later, pipelined request brought.
+    pub overtaken: u64,
     /// Connections of the origin that it closed without announcing it.
     pub silent_closes: u64,
     /// 502 answers without a fault of their own; each needs a silent close to explain it.
@@ -590,8 +592,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  retried {}, stale {} of {} silent closes, lost on half-closed connections {}",
-            self.retried, self.stale, self.silent_closes, self.half_closed_lost
+            "  retried {}, stale {} of {} silent closes, lost on half-closed connections {}, overtaken by faults {}",
+            self.retried, self.stale, self.silent_closes, self.half_closed_lost, self.overtaken
         )?;
         write!(f, "  findings {}", self.finding_count)?;
         self.findings.iter().try_for_each(|finding| write!(f, "\n    {finding}"))
@@ -607,6 +609,7 @@ struct ClientSide {
     opened: Cell<u64>,
     outcomes: RefCell<Vec<Outcome>>,
     half_closed_lost: Cell<u64>,
+    overtaken: Cell<u64>,
     stale: Cell<u64>,
     findings: RefCell<Findings>,
 }
@@ -626,6 +629,7 @@ pub fn run(gateway: SocketAddr, origin: &TortureOrigin, concurrency: usize) -> i
         opened: Cell::new(0),
         outcomes: RefCell::new(vec![Outcome::Unsent; slots]),
         half_closed_lost: Cell::new(0),
+        overtaken: Cell::new(0),
         stale: Cell::new(0),
         findings: RefCell::default(),
     });
@@ -697,6 +701,7 @@ impl ClientSide {
             requests: self.requests,
             connections: self.opened.get(),
             half_closed_lost: self.half_closed_lost.get(),
+            overtaken: self.overtaken.get(),
             stale: self.stale.get(),
             silent_closes: origin.silent_closes,
             ..Report::default()
@@ -978,6 +983,11 @@ impl Client<'_> {
             };
             self.side.set(number, outcome);
             if outcome != Outcome::Broken || excused {
+                continue;
+            }
+            // A reset for the fault of a later request takes what this client has not read yet with it.
+            if (number + 1..sent).any(|later| self.plan(later).act.is_fault()) {
+                self.side.overtaken.set(self.side.overtaken.get() + 1);
                 continue;
             }
             // Who sends FIN may have left: a gateway waits for it only for so long. A cut upload is such a FIN too.
