@@ -106,9 +106,13 @@ impl BodyReader {
         std::mem::take(&mut self.surplus)
     }
 
-    /// Bytes of content so far.
-    pub(crate) fn received_bytes(&self) -> u64 {
-        self.received_bytes
+    /// Bytes of content so far, and those that the current chunk announces.
+    pub(crate) fn known_bytes(&self) -> u64 {
+        let announced = match &self.decoder {
+            Decoder::Chunked(decoder) => decoder.announced(),
+            Decoder::Length(_) | Decoder::UntilClose => 0,
+        };
+        self.received_bytes.saturating_add(announced)
     }
 
     /// The trailer section; empty if there was none.
@@ -141,9 +145,8 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
-    /// Makes of the content in `buffer` what is sent. `last` says that nothing follows but `trailers`, which
-    /// are lines without the empty one.
-    pub(crate) fn apply(self, buffer: &mut Buffer, last: bool, trailers: &[u8]) {
+    /// Makes of the content in `buffer` what is sent. `last`: nothing follows, so the end is put behind it.
+    pub(crate) fn apply(self, buffer: &mut Buffer, last: bool) {
         if self == Frame::Raw {
             return;
         }
@@ -154,7 +157,7 @@ impl Frame {
             let fits = buffer.prepend(&space[CHUNK_HEAD_BYTES - length..]) && buffer.append(CHUNK_TAIL);
             debug_assert!(fits);
         }
-        if last && trailers.is_empty() {
+        if last {
             let fits = buffer.append(LAST_CHUNK);
             debug_assert!(fits);
         }

@@ -161,22 +161,26 @@ impl Drop for Deadline {
     }
 }
 
+/// The shortest time over which a least rate is averaged; the longest pause that is allowed, if that is longer.
+const AVERAGED: Duration = Duration::from_secs(5);
+
 /// Holds a peer to a pace: so long without a byte at most, and a least rate on average. Time in which we wait
 /// for somebody else does not count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     stall: Tick,
     bytes_per_tick: u64,
-    /// Bytes by which the peer is ahead of the rate, at most what it may send in one stall.
+    /// Bytes by which the peer is ahead of the rate.
     ahead: u64,
+    ahead_max: u64,
 }
 
 impl Pace {
     /// A pace of at least `rate` bytes a second, none if 0, with no pause longer than `stall`.
     pub(crate) fn new(stall: Duration, rate: u64) -> Self {
-        let stall = ticks(stall);
         let bytes_per_tick = (rate * TICK.as_millis() as u64).div_ceil(1000);
-        Pace { stall, bytes_per_tick, ahead: bytes_per_tick * u64::from(stall) }
+        let ahead_max = bytes_per_tick * u64::from(ticks(stall.max(AVERAGED)));
+        Pace { stall: ticks(stall), bytes_per_tick, ahead: ahead_max, ahead_max }
     }
 
     /// How many ticks the peer may take for its next byte.
@@ -187,11 +191,10 @@ impl Pace {
         Tick::try_from(self.ahead / self.bytes_per_tick).unwrap_or(self.stall).min(self.stall)
     }
 
-    /// Takes note of `bytes` that took `ticks`.
-    pub(crate) fn moved(&mut self, bytes: usize, ticks: Tick) {
-        let due = self.bytes_per_tick * u64::from(ticks);
-        let most = self.bytes_per_tick * u64::from(self.stall);
-        self.ahead = (self.ahead + bytes as u64).saturating_sub(due).min(most);
+    /// Takes note of `bytes` that took so many ticks.
+    pub(crate) fn moved(&mut self, bytes: usize, taken: Tick) {
+        let due = self.bytes_per_tick * u64::from(taken);
+        self.ahead = (self.ahead + bytes as u64).saturating_sub(due).min(self.ahead_max);
     }
 }
 

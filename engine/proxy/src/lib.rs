@@ -2,12 +2,15 @@
 //!
 //! To follow a request, start at `respond.rs`. This file starts the threads.
 
+#[cfg(test)]
+mod allocation;
 mod body;
 mod conn;
 mod control;
 mod core;
 mod deadline;
 mod exchange;
+pub mod floor;
 mod listen;
 mod observe;
 mod publish;
@@ -86,6 +89,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; nothing is left behind that serves.
     pub fn start(snapshot: Snapshot) -> Result<Gateway, StartError> {
+        rt::avoid_huge_pages();
         let mode = Mode::detect(snapshot.runtime.driver)?;
         let cores = match snapshot.runtime.cores {
             Some(cores) => cores,
@@ -131,12 +135,13 @@ impl Gateway {
         Ok(Gateway { listening, admin: admin_address, cores, driver, memory_bytes, control })
     }
 
-    /// Serves until the process is told to stop, on this thread: signals, names, the admin endpoints.
+    /// Serves until the process is told to stop, on this thread: signals, names, the admin endpoints. `ready` is
+    /// called once every name of an endpoint was asked for.
     ///
     /// # Errors
     /// If the control thread's own event loop cannot be started.
-    pub fn run(self) -> io::Result<()> {
-        self.control.run()
+    pub fn run(self, ready: impl FnOnce(&Gateway)) -> io::Result<()> {
+        self.control.run(|| ready(&self))
     }
 }
 
@@ -177,6 +182,8 @@ struct CoreStart {
 
 impl CoreStart {
     fn run(self) {
+        #[cfg(test)]
+        allocation::count_here();
         // Without pinning the kernel still schedules the thread, only less evenly.
         let _ = rt::pin_to(self.index);
         let (mode, ready) = (self.mode, self.ready.clone());

@@ -1,6 +1,6 @@
 //! The gateway's own responses. The only place that makes a response of a failure.
 
-use sluice_rules::failure::{self, Failure, Side};
+use sluice_rules::failure::{self, Failure};
 use sluice_wire::h1::encode;
 use sluice_wire::writer::{Full, Writer};
 
@@ -39,8 +39,7 @@ impl Reply {
         reply
     }
 
-    /// What a client is told of a failure: problem details (RFC 9457) and, where the gateway or the upstream is
-    /// at fault, `Proxy-Status` (RFC 9209).
+    /// What a client is told of a failure: problem details (RFC 9457) and `Proxy-Status` (RFC 9209).
     pub(crate) fn failure(failure: Failure) -> Self {
         let status = failure.status();
         let title = failure::reason(status);
@@ -50,10 +49,7 @@ impl Reply {
         let mut lines = Vec::new();
         put_field(&mut lines, "Content-Type", "application/problem+json");
         put_field(&mut lines, "Cache-Control", "no-store");
-        // RFC 9209 §2.3: for a fault of the client's, only the type that there is for it.
-        if failure.side() != Side::Client || failure.label() == "http_request_error" {
-            put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.label()));
-        }
+        put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.error_type()));
         if status == 503 {
             put_field(&mut lines, "Retry-After", "1");
         }

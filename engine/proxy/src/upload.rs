@@ -19,7 +19,7 @@ use sluice_wire::head::FieldTable;
 use crate::body::{BodyReader, Frame, ReadError, write_all};
 use crate::core::Core;
 use crate::deadline::{Deadline, Expiry, Pace};
-use crate::rt::{self, Buffer, LARGE, SMALL, Stream};
+use crate::rt::{self, Buffer, SMALL, Stream};
 
 /// Bytes of a request that is answered already that are still taken, to keep the connection.
 const DRAIN_BYTES_MAX: u64 = 256 * 1024;
@@ -177,7 +177,7 @@ impl Task {
             return self.fail(Failure::RequestChunk(error));
         }
         loop {
-            if reader.received_bytes() > limit_bytes {
+            if reader.known_bytes() > limit_bytes {
                 return self.fail(Failure::BodyTooLarge);
             }
             self.progress.read_all.set(reader.ended());
@@ -205,13 +205,12 @@ impl Task {
                 due = due.min(*drain_due.get_or_insert_with(|| self.core.deadlines.after(DRAIN_TIME_MAX)));
             }
             deadline.set(due, Expiry::ShutRead);
-            let received = reader.received_bytes();
             let (result, returned) = reader.read(&stream, buffer).await;
             buffer = returned;
             match result {
                 Ok(count) => {
                     pace.moved(count, self.core.deadlines.now() - before);
-                    if count == SMALL && count < LARGE && reader.received_bytes() - received == count as u64 {
+                    if count == SMALL {
                         // Bulk: fewer and larger moves cost less.
                         buffer = self.grown(buffer);
                     }
@@ -240,19 +239,18 @@ impl Task {
         trailers: &[String],
         mut buffer: Buffer,
     ) -> (bool, Buffer) {
-        let mut last = Vec::new();
-        if reader.ended() && !reader.trailers().is_empty() {
-            last = last_chunk(reader.trailers(), trailers);
-        }
-        frame.apply(&mut buffer, reader.ended(), &last);
+        let has_trailers = reader.ended() && !reader.trailers().is_empty();
+        frame.apply(&mut buffer, reader.ended() && !has_trailers);
         to.deadline.set_after(to.response, Expiry::ShutBoth);
         let (mut result, mut buffer) = write_all(&to.stream, buffer).await;
-        for part in last.chunks(SMALL) {
-            if result.is_ok() {
-                buffer.clear();
-                let fits = buffer.append(part);
-                debug_assert!(fits);
-                (result, buffer) = write_all(&to.stream, buffer).await;
+        if has_trailers {
+            for part in last_chunk(reader.trailers(), trailers).chunks(SMALL) {
+                if result.is_ok() {
+                    buffer.clear();
+                    let fits = buffer.append(part);
+                    debug_assert!(fits);
+                    (result, buffer) = write_all(&to.stream, buffer).await;
+                }
             }
         }
         to.deadline.set_after(to.response, Expiry::ShutBoth);

@@ -171,6 +171,15 @@ impl Failure {
         }
     }
 
+    /// The error type in `Proxy-Status` (RFC 9209 §2.3): [`Failure::label`] where that is one.
+    pub fn error_type(self) -> &'static str {
+        match self.side() {
+            Side::Client => "http_request_error",
+            Side::Gateway if self == Failure::OutOfMemory => "proxy_internal_error",
+            Side::Gateway | Side::Upstream => self.label(),
+        }
+    }
+
     /// Whose fault it is.
     pub fn side(self) -> Side {
         match self {

@@ -24,7 +24,7 @@ pub struct Hop {
     scheme: &'static str,
     trusted: bool,
     /// The lines for a peer that is not believed, up to where the authority is filled in.
-    lines: Vec<u8>,
+    lines: Box<[u8]>,
 }
 
 impl Hop {
@@ -35,7 +35,7 @@ impl Hop {
         edits.add("X-Forwarded-Proto", &[scheme.as_bytes()]);
         let mut lines = edits.added().to_vec();
         lines.extend_from_slice(format!("Forwarded: for={};proto={scheme};host=\"", node(client)).as_bytes());
-        Hop { client, scheme, trusted, lines }
+        Hop { client, scheme, trusted, lines: lines.into_boxed_slice() }
     }
 
     /// Writes the fields about this hop. What an untrusted client claims is dropped, under every name that is

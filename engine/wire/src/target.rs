@@ -169,6 +169,8 @@ enum Class {
     Percent,
     /// Not allowed by RFC 3986, but sent by browsers, which then mean its percent-encoding.
     Encode,
+    /// As [`Class::Encode`] in a query; in a path some programs take it for a slash.
+    Backslash,
     Invalid,
 }
 
@@ -184,7 +186,8 @@ const CLASSES: [Class; 256] = {
             b'?' => Class::Question,
             b';' => Class::Semicolon,
             b'%' => Class::Percent,
-            b'#' | b'\\' => Class::Invalid,
+            b'\\' => Class::Backslash,
+            b'#' => Class::Invalid,
             _ => Class::Encode,
         };
         byte += 1;
@@ -279,7 +282,7 @@ fn normalise_segment(segment: &[u8], policy: Policy, out: &mut String) -> Result
                 PathParameters::Keep => out.push(';'),
             },
             Class::Encode => push_encoded(byte, out),
-            Class::Slash | Class::Question | Class::Invalid => return Err(TargetError::Character),
+            Class::Slash | Class::Question | Class::Backslash | Class::Invalid => return Err(TargetError::Character),
         }
         at += 1;
     }
@@ -334,7 +337,7 @@ fn normalise_query(query: &[u8], out: &mut String) -> Result<(), TargetError> {
                 push_encoded(character, out);
                 at += 3;
             }
-            (Class::Percent | Class::Encode, _) => {
+            (Class::Percent | Class::Encode | Class::Backslash, _) => {
                 push_encoded(byte, out);
                 at += 1;
             }
@@ -404,7 +407,7 @@ mod tests {
             ("/a|b^c{d}\"<>`[]", "/a%7Cb%5Ec%7Bd%7D%22%3C%3E%60%5B%5D"),
             ("/?a[]=1|2&b=100%&c=%zz&d=%2f%c3", "/?a%5B%5D=1%7C2&b=100%25&c=%25zz&d=%2F%C3"),
             ("/?", "/?"),
-            ("/?a?b/c;d", "/?a?b/c;d"),
+            ("/?a?b/c;d\\", "/?a?b/c;d%5C"),
             ("http://h", "/"),
             ("HTTP://h:1?x", "/?x"),
             ("https://h/a/../b", "/b"),
@@ -443,7 +446,6 @@ mod tests {
             ("/a\\b", Character),
             ("/a#b", Character),
             ("/a?b#c", Character),
-            ("/a;\\", Character),
             ("/\u{e4}", Character),
             ("/?\u{e4}", Character),
             ("/?a b", Character),

@@ -30,8 +30,7 @@ pub(crate) fn serve(loaded: Result<Loaded, Report>, ready: impl FnOnce(&Gateway)
             return ExitCode::from(1);
         }
     };
-    ready(&gateway);
-    match gateway.run() {
+    match gateway.run(ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sluice: {error}");

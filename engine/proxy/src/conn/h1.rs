@@ -39,21 +39,24 @@ enum After {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(core: Rc<Core>, client: Client) {
-    let mut is_first = true;
-    loop {
-        if let After::Close = Box::pin(serve_while_warm(&core, &client, is_first)).await {
-            return;
-        }
-        let patience = {
-            let local = core.local();
-            let timeouts = &client.listener(&local).timeouts;
-            if is_first { timeouts.header } else { timeouts.keep_alive }
-        };
-        is_first = false;
-        client.deadline.set_after(patience, Expiry::ShutBoth);
-        if client.stream.readable().await.is_err() || client.deadline.expired() {
-            return;
+#[expect(clippy::manual_async_fn, reason = "an `async fn` would hold its arguments twice, idle or not")]
+pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> {
+    async move {
+        let mut is_first = true;
+        loop {
+            if let After::Close = Box::pin(serve_while_warm(&core, &client, is_first)).await {
+                return;
+            }
+            let patience = {
+                let local = core.local();
+                let timeouts = &client.listener(&local).timeouts;
+                if is_first { timeouts.header } else { timeouts.keep_alive }
+            };
+            is_first = false;
+            client.deadline.set_after(patience, Expiry::ShutBoth);
+            if client.stream.readable().await.is_err() || client.deadline.expired() {
+                return;
+            }
         }
     }
 }
@@ -179,7 +182,11 @@ async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut 
     let mut exchange = Exchange::open(core, client);
     let outcome = match request::admit(core, &mut exchange, scratch, &mut input) {
         Ok(()) => respond(core, &mut exchange, scratch, &input).await,
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            // What is wrong was found before the request was parted from the next one.
+            exchange.keep_alive = false;
+            Err(failure)
+        }
     };
     let sent = match outcome {
         Ok(Response::Upstream(upstream)) => {

@@ -106,7 +106,8 @@ pub(super) async fn send(
         exchange.close(core, status, None);
         debug_assert!(leg.upload.is_none(), "a request with content is not upgraded");
         drop(leg.watched);
-        tunnel::run(core, exchange, leg.connection, &scratch.head, behind, buffer.filled()).await;
+        // Boxed: it is rare, and its size would be that of every exchange.
+        Box::pin(tunnel::run(core, exchange, leg.connection, &scratch.head, behind, buffer.filled())).await;
         return SentResponse::broken();
     }
     if let Err(error) = reader.decode(&mut buffer) {
@@ -118,8 +119,8 @@ pub(super) async fn send(
     let local = Rc::clone(&exchange.local);
     let upstream = local.snapshot().upstream(leg.upstream);
     let client = exchange.client;
-    let last = last_of(exchange, &reader, plan.frame);
-    plan.frame.apply(&mut buffer, reader.ended(), &last);
+    let has_trailers = |reader: &BodyReader| plan.frame == Frame::Chunked && !reader.trailers().is_empty();
+    plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
     let mut result = Ok(());
     let with_content = buffer.prepend(&scratch.head) || (buffer.is_empty() && buffer.append(&scratch.head));
     if !with_content {
@@ -128,6 +129,9 @@ pub(super) async fn send(
     let failure = loop {
         if result.is_ok() {
             (result, buffer) = client.write_all(core, exchange, buffer).await;
+        }
+        if reader.ended() && has_trailers(&reader) && result.is_ok() {
+            (result, buffer) = send_trailers(core, exchange, &reader, buffer).await;
         }
         if result.is_err() {
             let slow = client.deadline.expired();
@@ -145,16 +149,12 @@ pub(super) async fn send(
             break Some(failure);
         }
         leg.watched.progress();
-        let last = last_of(exchange, &reader, plan.frame);
-        plan.frame.apply(&mut buffer, reader.ended(), &last);
-        if !last.is_empty() {
-            (result, buffer) = send_last(core, exchange, last, buffer).await;
-        } else if received.is_ok_and(|count| count == SMALL) && !reader.ended() {
-            // Bulk: fewer and larger moves cost less.
-            (result, buffer) = client.write_all(core, exchange, buffer).await;
-            if let Some(larger) = core.buffers.take_large() {
-                buffer = larger;
-            }
+        let bulk = received.is_ok_and(|count| count == SMALL) && !reader.ended();
+        plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
+        if bulk && let Some(larger) = core.buffers.take_large() {
+            // Fewer and larger moves cost less from here on.
+            (result, _) = client.write_all(core, exchange, buffer).await;
+            buffer = larger;
         }
     };
     exchange.close(core, status, failure);
@@ -225,15 +225,6 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     Plan { frame, reusable }
 }
 
-/// The last chunk, if it has trailers; an end without them is put behind the content.
-fn last_of(exchange: &Exchange<'_>, reader: &BodyReader, frame: Frame) -> Vec<u8> {
-    if frame == Frame::Raw || !reader.ended() || reader.trailers().is_empty() {
-        return Vec::new();
-    }
-    let allowed = exchange.route().map_or(&[][..], |route| &route.trailers);
-    last_chunk(reader.trailers(), allowed)
-}
-
 /// Whether the response ended too early, and why.
 fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, reader: &BodyReader) -> Option<Failure> {
     let by_us = || {
@@ -268,24 +259,27 @@ async fn send_head_apart(
     (client.write_all(core, exchange, out).await.0, buffer)
 }
 
-/// Sends content and then the last chunk with its trailers.
-async fn send_last(
+/// Sends the last chunk with those trailers that may pass.
+async fn send_trailers(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
-    last: Vec<u8>,
-    buffer: Buffer,
+    reader: &BodyReader,
+    mut buffer: Buffer,
 ) -> (io::Result<()>, Buffer) {
     let client = exchange.client;
-    let (mut result, mut buffer) = client.write_all(core, exchange, buffer).await;
+    let allowed = exchange.route().map_or(&[][..], |route| &route.trailers);
+    let last = last_chunk(reader.trailers(), allowed);
     for part in last.chunks(SMALL) {
-        if result.is_ok() {
-            buffer.clear();
-            let fits = buffer.append(part);
-            debug_assert!(fits);
-            (result, buffer) = client.write_all(core, exchange, buffer).await;
+        buffer.clear();
+        let fits = buffer.append(part);
+        debug_assert!(fits);
+        let (result, returned) = client.write_all(core, exchange, buffer).await;
+        buffer = returned;
+        if result.is_err() {
+            return (result, buffer);
         }
     }
-    (result, buffer)
+    (Ok(()), buffer)
 }
 
 /// Keeps the upstream's connection if it can be kept, and hands over what is left of the request.

@@ -19,6 +19,9 @@ use crate::{Message, StartError};
 /// How long requests under way may take once the process was told to stop.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long the gateway waits for the addresses of its upstreams before it says that it is ready.
+const NAMES_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Listens for admin requests.
 pub(crate) fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bind = || {
@@ -40,11 +43,13 @@ pub(crate) struct Control {
 
 impl Control {
     /// Runs until the process is told to stop and has drained.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(&self, ready: impl FnOnce()) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            if let Some(listener) = self.admin.take() {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+            // Before anybody is told that we are ready, a signal must find who handles it.
+            let stopped = self.until_stopped()?;
+            if let Some(listener) = &self.admin {
+                let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
                 tokio::spawn(admin::serve(
                     listener,
                     Arc::clone(&self.shared),
@@ -52,31 +57,39 @@ impl Control {
                     self.driver.clone(),
                 ));
             }
-            tokio::spawn(names::resolve(Arc::clone(&self.shared)));
-            self.until_stopped().await
+            let (asked, all_asked) = tokio::sync::oneshot::channel();
+            tokio::spawn(names::resolve(Arc::clone(&self.shared), asked));
+            tokio::select! {
+                _ = all_asked => {}
+                () = tokio::time::sleep(NAMES_TIME_MAX) => {}
+            }
+            ready();
+            stopped.await;
+            Ok(())
         })
     }
 
     /// TERM and INT drain; a second one ends at once.
-    async fn until_stopped(&self) -> io::Result<()> {
+    fn until_stopped(&self) -> io::Result<impl Future<Output = ()>> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        self.shared.draining.store(true, Ordering::Relaxed);
-        for mailbox in &self.mailboxes {
-            // A core that is a thousand messages behind is past draining.
-            let _ = mailbox.send(Message::Drain);
-        }
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = self.drained() => {}
-            () = tokio::time::sleep(DRAIN_TIME_MAX) => {}
-        }
-        Ok(())
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            self.shared.draining.store(true, Ordering::Relaxed);
+            for mailbox in &self.mailboxes {
+                // A core that is a thousand messages behind is past draining.
+                let _ = mailbox.send(Message::Drain);
+            }
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = self.drained() => {}
+                () = tokio::time::sleep(DRAIN_TIME_MAX) => {}
+            }
+        })
     }
 
     /// Waits until no client is connected.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use sluice_rules::snapshot::{Endpoint, Snapshot};
+use tokio::sync::oneshot;
 
 use crate::core::Shared;
 
@@ -23,8 +24,10 @@ struct Known {
     ask_again: Instant,
 }
 
-/// Keeps the addresses of all endpoints that are given by name up to date, for ever.
-pub(super) async fn resolve(shared: Arc<Shared>) {
+/// Keeps the addresses of all endpoints that are given by name up to date, for ever. `asked` hears when each was
+/// asked for once.
+pub(super) async fn resolve(shared: Arc<Shared>, asked: oneshot::Sender<()>) {
+    let mut asked = Some(asked);
     let publication = shared.published.current();
     let snapshot = &publication.snapshot;
     let names = names(snapshot);
@@ -50,6 +53,10 @@ pub(super) async fn resolve(shared: Arc<Shared>) {
         let addresses = addresses(snapshot, &known);
         if addresses != shared.published.current().addresses {
             shared.published.set_addresses(addresses);
+        }
+        if let Some(asked) = asked.take() {
+            // Nobody may be waiting any more.
+            let _ = asked.send(());
         }
         let next = known.values().map(|known| known.ask_again).min().unwrap_or_else(Instant::now);
         tokio::time::sleep_until(next.into()).await;

@@ -124,6 +124,13 @@ pub(crate) fn run<F: Future<Output = ()>>(mode: Mode, main: F) -> Result<(), Dri
     Ok(())
 }
 
+/// Asks the kernel for pages of the usual size only. With huge ones each arena that the allocator has touched
+/// counts two MiB, which is most of the memory of a gateway with a few thousand connections.
+pub(crate) fn avoid_huge_pages() {
+    // SAFETY: this option takes plain numbers and touches no memory of ours. Where it is refused, pages are huge.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 /// Pins this thread to one of the processors that the process may run on: the `index`th of them, counted round.
 pub(crate) fn pin_to(index: usize) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is a plain bit set for which all zeroes is the empty set.

@@ -125,12 +125,8 @@ fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) 
         edits.remove(NameSet::of(&[Name::Trailer]));
     }
     remove_named(edits, exchange.connection, request.bytes, table);
-    if listener.underscores == Underscores::Drop {
-        for (position, line) in table.lines().iter().enumerate() {
-            if line.name == Name::Other && line.name_span.of(request.bytes).contains(&b'_') {
-                edits.remove_line(position);
-            }
-        }
+    if listener.underscores != Underscores::Refuse {
+        remove_underscores(edits, request, listener.underscores == Underscores::Drop);
     }
     exchange.client.hop.write(edits, request, authority.as_str());
     forwarded::via(edits, request.head.version);
@@ -147,6 +143,21 @@ fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) 
     if let Some(hops) = exchange.max_forwards {
         edits.remove(NameSet::of(&[Name::MaxForwards]));
         edits.add("Max-Forwards", &[itoa::Buffer::new().format(hops).as_bytes()]);
+    }
+}
+
+/// Removes the fields whose names have an underscore: all of them, or those that an application might take for a
+/// field that means something to the gateway.
+fn remove_underscores(edits: &mut Edits, request: Request<'_>, all: bool) {
+    for (position, line) in request.head.fields.lines().iter().enumerate() {
+        let name = line.name_span.of(request.bytes);
+        if line.name != Name::Other || !name.contains(&b'_') {
+            continue;
+        }
+        let hyphenated: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        if all || Name::of(&hyphenated) != Name::Other {
+            edits.remove_line(position);
+        }
     }
 }
 

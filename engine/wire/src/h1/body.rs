@@ -88,7 +88,7 @@ fn declared(bytes: &[u8], version: Version, table: &FieldTable) -> Result<Option
     }
     let mut known = true;
     let mut last_is_chunked = false;
-    for coding in fields::list(value) {
+    for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
         if last_is_chunked || !fields::is_token(coding) {
             return Err(FramingError::Coding);
         }
@@ -235,6 +235,14 @@ impl ChunkedDecoder {
             at += 1;
         }
         Ok(Decoded { content, consumed: at, ended: self.state == State::Ended })
+    }
+
+    /// Bytes that the current chunk still announces.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::SizeEnd | State::Data => self.left,
+            _ => 0,
+        }
     }
 
     /// Whether the last chunk and the trailer section were read.
@@ -410,6 +418,8 @@ mod tests {
             ("Transfer-Encoding: \"chunked\"\r\n", Err(Coding)),
             ("Transfer-Encoding: chunked;q=1\r\n", Err(Coding)),
             ("Transfer-Encoding:\r\n", Err(Coding)),
+            ("Transfer-Encoding: ,chunked\r\n", Err(Coding)),
+            ("Transfer-Encoding: chunked,\r\n", Err(Coding)),
         ];
         for (fields, expected) in cases {
             assert_eq!(framing(fields), *expected, "{fields}");

@@ -262,7 +262,8 @@ fn request_error(error: httparse::Error, bytes: &[u8], limits: HeadLimits) -> He
     let mut parts = line.split(|byte| *byte == b' ');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            // HTTP/0.9 has no version to speak of.
+            if matches!(major, b'1'..=b'9') && minor.is_ascii_digit() =>
         {
             HeadError::Version
         }
@@ -328,6 +329,7 @@ mod tests {
             (b"GET / HTTP/1.11\r\n\r\n", LineEnd),
             (b"GET / HTTP/1.2\r\n\r\n", Version),
             (b"PRI * HTTP/2.0\r\n\r\n", Version),
+            (b"GET / HTTP/0.9\r\n\r\n", FirstLine),
             (b"GET / http/1.1\r\n\r\n", FirstLine),
             (b"GET /\r\n\r\n", FirstLine),
             (b"GET / HTTP/1.1\n\r\n", LineEnd),
