@@ -1,7 +1,7 @@
 //! The torture: numbered requests with random bodies, framings, segmentations, pipelining, half-closes, aborts and
 //! origin faults, and a checker that joins what both ends saw.
 //!
-//! A [`Plan`] follows from the seed and the number alone, so each end knows the other's every byte and compares
+//! A plan follows from the seed and the number alone, so each end knows the other's every byte and compares
 //! content with content, which no checksum could better.
 
 use std::cell::{Cell, RefCell};
