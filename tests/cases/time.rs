@@ -93,6 +93,23 @@ both_drivers! {
         client.eof();
     }
 
+    /// Between requests the time for idle connections counts, and not that for heads, after the first request too.
+    fn idle_time_is_not_header_time(driver: &str) {
+        let ask = |client: &mut Client| {
+            client.send("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            assert_eq!(client.response().status(), 200);
+        };
+        let short = Site::echo(driver, &Setup::listener("timeouts = { keep-alive = \"1s\", header = \"60s\" }"));
+        let mut client = short.connect();
+        ask(&mut client);
+        client.eof();
+        let long = Site::echo(driver, &Setup::listener("timeouts = { keep-alive = \"60s\", header = \"500ms\" }"));
+        let mut client = long.connect();
+        ask(&mut client);
+        std::thread::sleep(Duration::from_millis(1500));
+        ask(&mut client);
+    }
+
     /// Who does not read is let go, and so is the origin.
     fn slow_readers_are_let_go(driver: &str) {
         let site = Site::new(
