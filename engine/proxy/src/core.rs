@@ -149,7 +149,7 @@ pub(crate) struct Scratch {
 }
 
 /// Tables kept for the next request; more are freed.
-const KEPT_SCRATCHES: usize = 64;
+const KEPT_SCRATCHES: usize = 512;
 
 /// A [`Scratch`] on loan.
 pub(crate) struct ScratchGuard {

@@ -51,11 +51,6 @@ impl Deadlines {
         })
     }
 
-    /// When the core started.
-    pub(crate) fn started(&self) -> Instant {
-        self.started
-    }
-
     /// The present, as of the last tick.
     pub(crate) fn now(&self) -> Tick {
         self.now.get()

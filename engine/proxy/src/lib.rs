@@ -229,6 +229,7 @@ async fn beat(core: &Rc<Core>) {
         core.tick_date();
         if beats.is_multiple_of(10) {
             core.pools.sweep(core);
+            core.buffers.shrink();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
         core.metrics.last_tick.set(beats);

@@ -14,7 +14,7 @@ use crate::deadline::{Expiry, TICK};
 use crate::exchange::Exchange;
 use crate::reply::{OVERLOADED, Reply};
 use crate::respond::{Response, respond};
-use crate::rt::{self, Buffer, Canceller, LARGE};
+use crate::rt::{self, Buffer, Canceller, LARGE, Pending};
 use crate::upload::Upload;
 
 use super::{Client, request, response};
@@ -42,19 +42,20 @@ enum After {
 #[expect(clippy::manual_async_fn, reason = "an `async fn` would hold its arguments twice, idle or not")]
 pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> {
     async move {
-        let mut is_first = true;
         loop {
-            if let After::Close = Box::pin(serve_while_warm(&core, &client, is_first)).await {
-                return;
+            // A client that connects and says nothing gets no buffer.
+            if client.served.get() || rt::pending(client.stream.fd()) == Pending::Nothing {
+                let patience = {
+                    let local = core.local();
+                    let timeouts = &client.listener(&local).timeouts;
+                    if client.served.get() { timeouts.keep_alive } else { timeouts.header }
+                };
+                client.deadline.set_after(patience, Expiry::ShutBoth);
+                if client.stream.readable().await.is_err() || client.deadline.expired() {
+                    return;
+                }
             }
-            let patience = {
-                let local = core.local();
-                let timeouts = &client.listener(&local).timeouts;
-                if is_first { timeouts.header } else { timeouts.keep_alive }
-            };
-            is_first = false;
-            client.deadline.set_after(patience, Expiry::ShutBoth);
-            if client.stream.readable().await.is_err() || client.deadline.expired() {
+            if let After::Close = Box::pin(serve_while_warm(&core, &client)).await {
                 return;
             }
         }
@@ -62,7 +63,7 @@ pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> 
 }
 
 /// Serves requests as long as they follow each other closely.
-async fn serve_while_warm(core: &Rc<Core>, client: &Client, is_first: bool) -> After {
+async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
     let Some(mut input) = core.buffers.take() else {
         rt::send_now(client.stream.fd(), OVERLOADED);
         return After::Close;
@@ -88,7 +89,7 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client, is_first: bool) -> A
             None => break After::Close,
         }
         // Most connections that have sent one request send no second one soon.
-        if is_first && input.is_empty() {
+        if !client.served.replace(true) && input.is_empty() {
             break After::Idle;
         }
     };
@@ -202,7 +203,7 @@ async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut 
         upload = Some(Upload::start(core, incoming, None));
     }
     if !sent.intact || !exchange.keep_alive {
-        if sent.intact && (sent.linger || upload.is_some()) {
+        if sent.linger || (sent.intact && upload.is_some()) {
             drop(upload);
             linger(core, client, input).await;
         }

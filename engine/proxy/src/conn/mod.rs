@@ -5,6 +5,7 @@ mod request;
 mod response;
 mod tunnel;
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ pub(crate) struct Client {
     listener: usize,
     /// What upstreams are told of it.
     pub(crate) hop: Hop,
+    /// Whether it has sent a request already.
+    pub(crate) served: Cell<bool>,
     _open: Open,
 }
 
@@ -43,6 +46,7 @@ impl Client {
             stream,
             listener,
             hop: Hop::new(ip, "http", config.trusted_proxies.iter().any(|network| network.contains(&ip))),
+            served: Cell::new(false),
             _open: open,
         })
     }

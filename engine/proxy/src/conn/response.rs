@@ -28,7 +28,7 @@ use super::tunnel;
 pub(super) struct SentResponse {
     /// Whether all of it was sent, so that the connection is in a known state.
     pub(super) intact: bool,
-    /// Whether the client may still be sending although it was told that the connection closes.
+    /// Whether the client may still be sending, and has not yet read all that was sent to it.
     pub(super) linger: bool,
     /// The rest of the request.
     pub(super) upload: Option<Upload>,
@@ -126,6 +126,7 @@ pub(super) async fn send(
     if !with_content {
         (result, buffer) = send_head_apart(core, exchange, &scratch.head, buffer).await;
     }
+    let mut is_bulk = buffer.len() > SMALL;
     let failure = loop {
         if result.is_ok() {
             (result, buffer) = client.write_all(core, exchange, buffer).await;
@@ -149,7 +150,9 @@ pub(super) async fn send(
             break Some(failure);
         }
         leg.watched.progress();
-        let bulk = received.is_ok_and(|count| count == SMALL) && !reader.ended();
+        let filled = received.is_ok_and(|count| count == SMALL);
+        is_bulk |= filled || buffer.len() > SMALL;
+        let bulk = filled && !reader.ended();
         plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
         if bulk && let Some(larger) = core.buffers.take_large() {
             // Fewer and larger moves cost less from here on.
@@ -157,11 +160,17 @@ pub(super) async fn send(
             buffer = larger;
         }
     };
+    leg.in_flight.endpoint().sent(is_bulk);
     exchange.close(core, status, failure);
-    if failure.is_some() {
+    if let Some(failure) = failure {
+        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
+        let client_is_there = !matches!(failure, Failure::ClientGone | Failure::WriteTimeout);
+        if client_is_there && !plan.ends_with_connection {
+            // What is missing shows by itself. A reset would take answers from a client that has not read them.
+            return SentResponse { intact: false, linger: true, upload: None };
+        }
         // The client must not take what it has for all there is.
         rt::reset_on_close(client.stream.fd());
-        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
         return SentResponse::broken();
     }
     drop(buffer);
@@ -171,6 +180,8 @@ pub(super) async fn send(
 /// How a response is passed on.
 struct Plan {
     frame: Frame,
+    /// Whether the end of the content is the end of the connection to the client.
+    ends_with_connection: bool,
     /// Whether the connection to the upstream can serve a further request, as far as the head tells.
     reusable: bool,
 }
@@ -222,7 +233,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     encode::response(&mut writer, view, edits);
     let length = writer.finish().expect("it is at most as long as the lines that it is made of");
     out.truncate(length);
-    Plan { frame, reusable }
+    Plan { frame, ends_with_connection, reusable }
 }
 
 /// Whether the response ended too early, and why.

@@ -20,16 +20,34 @@ pub(crate) const SMALL: usize = 16 * 1024;
 /// Bytes that one read may bring into a buffer for bulk.
 pub(crate) const LARGE: usize = 128 * 1024;
 
-/// Free buffers of each size that are kept for the next request; more are given back to the allocator.
-const KEPT_SMALL: usize = 64;
-const KEPT_LARGE: usize = 4;
-
 /// The buffers of a core.
 pub(crate) struct BufferPool {
-    small: RefCell<Vec<Box<[u8]>>>,
-    large: RefCell<Vec<Box<[u8]>>>,
+    small: RefCell<Free>,
+    large: RefCell<Free>,
     in_use_bytes: Cell<usize>,
     limit_bytes: usize,
+}
+
+/// Buffers of one size that wait for their next use.
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Box<[u8]>>,
+    /// How few there were at some time since the last [`BufferPool::shrink`]: so many were not needed.
+    fewest: usize,
+}
+
+impl Free {
+    fn take(&mut self) -> Option<Box<[u8]>> {
+        let taken = self.buffers.pop();
+        self.fewest = self.fewest.min(self.buffers.len());
+        taken
+    }
+
+    fn shrink(&mut self) {
+        let kept = self.buffers.len() - self.fewest.div_ceil(2);
+        self.buffers.truncate(kept);
+        self.fewest = kept;
+    }
 }
 
 impl BufferPool {
@@ -58,29 +76,29 @@ impl BufferPool {
         self.in_use_bytes.get()
     }
 
-    fn take_from(self: &Rc<Self>, free: &RefCell<Vec<Box<[u8]>>>, size: usize, limit: usize) -> Option<Buffer> {
+    /// Gives half of the buffers that were not needed since the last time back to the allocator.
+    pub(crate) fn shrink(&self) {
+        self.small.borrow_mut().shrink();
+        self.large.borrow_mut().shrink();
+    }
+
+    fn take_from(self: &Rc<Self>, free: &RefCell<Free>, size: usize, limit: usize) -> Option<Buffer> {
         let bytes = HEADROOM + size + TAILROOM;
         let in_use = self.in_use_bytes.get() + bytes;
         if in_use > limit {
             return None;
         }
         self.in_use_bytes.set(in_use);
-        let recycled = free.borrow_mut().pop();
+        let recycled = free.borrow_mut().take();
         let bytes = recycled.unwrap_or_else(|| vec![0; bytes].into_boxed_slice());
         Some(Buffer { bytes, start: HEADROOM, end: HEADROOM, pool: Rc::clone(self) })
     }
 
     fn give_back(&self, bytes: Box<[u8]>) {
         self.in_use_bytes.set(self.in_use_bytes.get() - bytes.len());
-        let (free, kept) = if bytes.len() > HEADROOM + SMALL + TAILROOM {
-            (&self.large, KEPT_LARGE)
-        } else {
-            (&self.small, KEPT_SMALL)
-        };
-        let mut free = free.borrow_mut();
-        if free.len() < kept {
-            free.push(bytes);
-        }
+        let is_large = bytes.len() > HEADROOM + SMALL + TAILROOM;
+        let free = if is_large { &self.large } else { &self.small };
+        free.borrow_mut().buffers.push(bytes);
     }
 }
 
@@ -232,6 +250,22 @@ mod tests {
         assert!(pool.take().is_some());
         drop(second);
         assert_eq!(pool.in_use_bytes(), 0);
+    }
+
+    #[test]
+    fn buffers_that_are_not_needed_go_back_to_the_allocator() {
+        let pool = BufferPool::new(1 << 20);
+        drop((0..8).map(|_| pool.take()).collect::<Vec<_>>());
+        pool.shrink();
+        assert_eq!(pool.small.borrow().buffers.len(), 8, "all were in use since");
+        let used = (pool.take(), pool.take());
+        drop(used);
+        pool.shrink();
+        assert_eq!(pool.small.borrow().buffers.len(), 5, "half of six");
+        for _ in 0..8 {
+            pool.shrink();
+        }
+        assert_eq!(pool.small.borrow().buffers.len(), 0);
     }
 
     #[test]

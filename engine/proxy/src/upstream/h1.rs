@@ -18,7 +18,7 @@ use crate::body::write_all;
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
-use crate::rt::{Buffer, SMALL};
+use crate::rt::Buffer;
 use crate::upload::{Destination, Upload};
 
 use super::Watched;
@@ -51,7 +51,8 @@ impl From<Failure> for HeadError {
 /// Fields of a request that are made anew or end here.
 const REMOVED: NameSet = fields::HOP_BY_HOP.union(NameSet::of(&[Name::Host, Name::Expect]));
 
-/// Sends the request and waits for the head of the final response, passing interim ones on.
+/// Sends the request and waits for the head of the final response, passing interim ones on. `buffer` is for both.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the exchange, and none belongs to another")]
 pub(super) async fn exchange_heads(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
@@ -60,12 +61,12 @@ pub(super) async fn exchange_heads(
     upstream: &Upstream,
     connection: &Connection,
     watched: &Watched,
+    mut buffer: Buffer,
 ) -> Result<Received, HeadError> {
-    let mut buffer = core.buffers.take().ok_or(Failure::OutOfMemory)?;
     let content = &input.filled()[scratch.request.length..][..exchange.buffered_bytes];
     edit_request(exchange, scratch, input);
     let wanted = scratch.request.length + scratch.edits.added().len() + scratch.authority.as_str().len() + 512;
-    if wanted > SMALL {
+    if wanted > buffer.spare() {
         buffer = core.buffers.take_large().ok_or(Failure::OutOfMemory)?;
     }
     let written = buffer.append_with(|space| {

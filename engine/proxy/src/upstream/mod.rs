@@ -152,7 +152,9 @@ async fn attempt(
     facts.reused = connection.reused;
     facts.sent = Sent::Something;
     let watched = Watched::enter(core, exchange, &connection);
-    match h1::exchange_heads(core, exchange, scratch, input, upstream, &connection, &watched).await {
+    let buffer = if endpoint.sends_bulk() { core.buffers.take_large() } else { None };
+    let buffer = buffer.or_else(|| core.buffers.take()).ok_or(Failure::OutOfMemory)?;
+    match h1::exchange_heads(core, exchange, scratch, input, upstream, &connection, &watched, buffer).await {
         Ok(received) => {
             let leg = Leg { watched, connection, in_flight, upload: received.upload, upstream: id };
             Ok(UpstreamResponse { buffer: received.buffer, framing: received.framing, leg })

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use sluice_rules::balance;
 use sluice_rules::snapshot::{Balance, KeepAlive};
@@ -14,10 +13,6 @@ use crate::core::Core;
 use crate::deadline::{Deadline, ticks};
 use crate::rt::{self, Pending, Stream};
 use crate::wheel::Tick;
-
-/// How long after its last response a connection is taken again without looking at it. Within that time bytes out
-/// of turn may just as well still be on their way, so looking would tell nothing, and it costs a system call.
-const FRESH: Duration = Duration::from_micros(50);
 
 /// A connection to an upstream.
 pub(crate) struct Connection {
@@ -28,13 +23,12 @@ pub(crate) struct Connection {
     pub(crate) reused: bool,
     idle_since: Tick,
     idle_max: Tick,
-    kept_at: Instant,
 }
 
 impl Connection {
     pub(crate) fn new(core: &Core, stream: Stream) -> Self {
         let deadline = Rc::new(core.deadlines.watch(stream.fd()));
-        Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0, kept_at: core.deadlines.started() }
+        Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0 }
     }
 }
 
@@ -42,6 +36,8 @@ impl Connection {
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     in_flight: Cell<u32>,
+    /// How many of its last responses filled a buffer, more or less: see [`Endpoint::sends_bulk`].
+    bulk: Cell<u8>,
     /// The newest at the back: it is taken first, so that few connections stay warm and the others run out.
     idle: RefCell<VecDeque<Connection>>,
 }
@@ -54,8 +50,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.pop_back() {
             core.metrics.upstream_idle.sub(1);
-            let fresh = connection.kept_at.elapsed() < FRESH;
-            if fresh || rt::pending(connection.stream.fd()) == Pending::Nothing {
+            if rt::pending(connection.stream.fd()) == Pending::Nothing {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -70,7 +65,6 @@ impl Endpoint {
         }
         connection.deadline.unset();
         connection.idle_since = core.deadlines.now();
-        connection.kept_at = Instant::now();
         connection.idle_max = ticks(policy.idle);
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= policy.connections {
@@ -79,6 +73,18 @@ impl Endpoint {
             core.metrics.upstream_idle.add(1);
         }
         idle.push_back(connection);
+    }
+
+    /// Whether its responses are mostly longer than a buffer of the usual size, so that a large one from the start
+    /// saves moves.
+    pub(crate) fn sends_bulk(&self) -> bool {
+        self.bulk.get() >= 4
+    }
+
+    /// Takes note of whether a response was longer than a buffer of the usual size.
+    pub(crate) fn sent(&self, bulk: bool) {
+        let score = self.bulk.get();
+        self.bulk.set(if bulk { (score + 1).min(8) } else { score.saturating_sub(1) });
     }
 
     /// Counts a request to this endpoint until what is returned is dropped.
@@ -140,7 +146,14 @@ impl Pools {
     pub(crate) fn endpoints(&self, addresses: &[SocketAddr]) -> Endpoints {
         let mut all = self.endpoints.borrow_mut();
         let endpoint = |address: &SocketAddr| {
-            let new = || Rc::new(Endpoint { address: *address, in_flight: Cell::new(0), idle: RefCell::default() });
+            let new = || {
+                Rc::new(Endpoint {
+                    address: *address,
+                    in_flight: Cell::new(0),
+                    bulk: Cell::new(0),
+                    idle: RefCell::default(),
+                })
+            };
             Rc::clone(all.entry(*address).or_insert_with(new))
         };
         Endpoints { list: addresses.iter().map(endpoint).collect(), turn: Cell::new(0) }
