@@ -53,7 +53,7 @@ both_drivers! {
             refused("length", post("Content-Length: 1025", ""), &[413]).after(After::Closed),
             refused("chunks", post("Transfer-Encoding: chunked", &(chunk.repeat(5) + "0\r\n\r\n")), &[413])
                 .reaches(Reaches::Head),
-            refused("one chunk", post("Transfer-Encoding: chunked", &format!("401\r\n{}\r\n0\r\n\r\n", "x".repeat(1025))), &[413]).reaches(Reaches::Head),
+            refused("one chunk", post("Transfer-Encoding: chunked", "401\r\n"), &[413]).reaches(Reaches::Head),
             refused("with an expectation", post("Expect: 100-continue\r\nContent-Length: 1025", ""), &[413]),
         ]);
         let fits = post("Content-Length: 1024", &"x".repeat(1024));

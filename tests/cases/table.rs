@@ -126,7 +126,7 @@ fn problem(response: &Response, method: &str) -> Result<(), String> {
     }
     let proxy_status = response.field("proxy-status");
     let named = proxy_status.as_ref().is_some_and(|v| v.starts_with("sluice; error="));
-    if !named && (proxy_status.is_some() || response.status() == 400 || response.status() >= 500) {
+    if !named {
         return Err(format!("proxy-status {proxy_status:?}"));
     }
     if method != "HEAD" && !(response.text().starts_with('{') && is_json(&response.text())) {

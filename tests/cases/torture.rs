@@ -39,13 +39,13 @@ fn many() -> u64 {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p sluice-tests -- --ignored million"]
+#[ignore = "takes minutes: cargo test --release -p sluice-tests -- --ignored a_million"]
 fn a_million_on_io_uring() {
     torture("io_uring", many());
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p sluice-tests -- --ignored million"]
+#[ignore = "takes minutes: cargo test --release -p sluice-tests -- --ignored a_million"]
 fn a_million_on_epoll() {
     torture("epoll", many());
 }
