@@ -72,3 +72,15 @@ impl<F: Future<Output = ()>> Future for CatchPanic<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_the_task_alone() {
+        let mut task = std::pin::pin!(CatchPanic(async { panic!("a bug in a connection") }));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(task.as_mut().poll(&mut context), Poll::Ready(()));
+    }
+}
