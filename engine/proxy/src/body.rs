@@ -53,7 +53,8 @@ impl BodyReader {
                 self.keep_surplus(&buffer.filled()[decoded.consumed..]);
                 let length = decoded.content.len();
                 buffer.truncate(decoded.content.end);
-                buffer.consume(decoded.content.start.min(buffer.len()));
+                let skipped = decoded.content.start.min(buffer.len());
+                buffer.consume(skipped);
                 length
             }
         };

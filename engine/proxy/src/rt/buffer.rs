@@ -4,6 +4,8 @@
 //! is put before the content without moving it, and a little behind for the end of a chunk.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use monoio::buf::{IoBuf, IoBufMut};
@@ -31,13 +33,14 @@ pub(crate) struct BufferPool {
 /// Buffers of one size that wait for their next use.
 #[derive(Default)]
 struct Free {
-    buffers: Vec<Box<[u8]>>,
+    #[expect(clippy::vec_box, reason = "a buffer is passed on as a pointer, and so are free ones")]
+    buffers: Vec<Box<Space>>,
     /// How few there were at some time since the last [`BufferPool::shrink`]: so many were not needed.
     fewest: usize,
 }
 
 impl Free {
-    fn take(&mut self) -> Option<Box<[u8]>> {
+    fn take(&mut self) -> Option<Box<Space>> {
         let taken = self.buffers.pop();
         self.fewest = self.fewest.min(self.buffers.len());
         taken
@@ -90,27 +93,51 @@ impl BufferPool {
         }
         self.in_use_bytes.set(in_use);
         let recycled = free.borrow_mut().take();
-        let bytes = recycled.unwrap_or_else(|| vec![0; bytes].into_boxed_slice());
-        Some(Buffer { bytes, start: HEADROOM, end: HEADROOM, pool: Rc::clone(self) })
+        let mut space = recycled.unwrap_or_else(|| {
+            Box::new(Space { bytes: vec![0; bytes].into_boxed_slice(), start: 0, end: 0, pool: None })
+        });
+        space.pool = Some(Rc::clone(self));
+        let mut buffer = Buffer(ManuallyDrop::new(space));
+        buffer.clear();
+        Some(buffer)
     }
 
-    fn give_back(&self, bytes: Box<[u8]>) {
-        self.in_use_bytes.set(self.in_use_bytes.get() - bytes.len());
-        let is_large = bytes.len() > HEADROOM + SMALL + TAILROOM;
+    fn give_back(&self, space: Box<Space>) {
+        self.in_use_bytes.set(self.in_use_bytes.get() - space.bytes.len());
+        let is_large = space.bytes.len() > HEADROOM + SMALL + TAILROOM;
         let free = if is_large { &self.large } else { &self.small };
-        free.borrow_mut().buffers.push(bytes);
+        free.borrow_mut().buffers.push(space);
     }
 }
 
-/// Bytes between a start and an end within an allocation of fixed size that is always initialised.
-pub(crate) struct Buffer {
+/// Bytes between a start and an end within an allocation of fixed size that is always initialised. A pointer, since
+/// it is passed through several futures on its way to the kernel and back.
+pub(crate) struct Buffer(ManuallyDrop<Box<Space>>);
+
+/// What a [`Buffer`] points to.
+pub(crate) struct Space {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
-    pool: Rc<BufferPool>,
+    /// Where it goes back to; `None` while it is there.
+    pool: Option<Rc<BufferPool>>,
 }
 
-impl Buffer {
+impl Deref for Buffer {
+    type Target = Space;
+
+    fn deref(&self) -> &Space {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Space {
+        &mut self.0
+    }
+}
+
+impl Space {
     /// The bytes in it.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
@@ -194,7 +221,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.give_back(std::mem::take(&mut self.bytes));
+        // SAFETY: the buffer is being dropped, so nobody takes or uses the space after this.
+        let mut space = unsafe { ManuallyDrop::take(&mut self.0) };
+        if let Some(pool) = space.pool.take() {
+            pool.give_back(space);
+        }
     }
 }
 
@@ -206,7 +237,8 @@ pub(super) struct Spare(pub(super) Buffer);
 // to move the end, by what the kernel says it wrote, which is at most `bytes_total`.
 unsafe impl IoBufMut for Spare {
     fn write_ptr(&mut self) -> *mut u8 {
-        self.0.bytes[self.0.end..].as_mut_ptr()
+        let space = &mut *self.0;
+        space.bytes[space.end..].as_mut_ptr()
     }
 
     fn bytes_total(&mut self) -> usize {
