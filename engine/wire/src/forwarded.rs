@@ -30,12 +30,12 @@ pub struct Hop {
 impl Hop {
     /// Of a peer at `client` that speaks `scheme`. `trusted`: it is a proxy whose own claims are believed.
     pub fn new(client: IpAddr, scheme: &'static str, trusted: bool) -> Self {
-        let mut edits = Edits::default();
-        edits.add("X-Forwarded-For", &[client.to_string().as_bytes()]);
-        edits.add("X-Forwarded-Proto", &[scheme.as_bytes()]);
-        let mut lines = edits.added().to_vec();
-        lines.extend_from_slice(format!("Forwarded: for={};proto={scheme};host=\"", node(client)).as_bytes());
-        Hop { client, scheme, trusted, lines: lines.into_boxed_slice() }
+        let (open, close) = quotes(client);
+        let lines = format!(
+            "X-Forwarded-For: {client}\r\nX-Forwarded-Proto: {scheme}\r\n\
+             Forwarded: for={open}{client}{close};proto={scheme};host=\""
+        );
+        Hop { client, scheme, trusted, lines: lines.into_bytes().into_boxed_slice() }
     }
 
     /// Writes the fields about this hop. What an untrusted client claims is dropped, under every name that is
@@ -62,17 +62,15 @@ impl Hop {
         }
         let before = joined(request, Name::Forwarded);
         // RFC 7239 §4: a host with a port is no token, so it is always quoted.
-        let ours = format!("for={};proto={};host=\"{authority}\"", node(self.client), self.scheme);
+        let (open, close) = quotes(self.client);
+        let ours = format!("for={open}{}{close};proto={};host=\"{authority}\"", self.client, self.scheme);
         edits.add("Forwarded", &[&before, ours.as_bytes()]);
     }
 }
 
 /// RFC 7239 §6: an IPv6 address stands in brackets and quotes.
-fn node(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    }
+fn quotes(address: IpAddr) -> (&'static str, &'static str) {
+    if address.is_ipv6() { ("\"[", "]\"") } else { ("", "") }
 }
 
 /// The values of all lines of a name as the front of a list, with the comma that the next member needs.

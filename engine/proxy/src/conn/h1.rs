@@ -69,10 +69,10 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
         return After::Close;
     };
     let mut scratch = core.scratch();
-    let canceller = Rc::new(Canceller::default());
-    client.deadline.cancels(Some(Rc::clone(&canceller)));
+    // Made when there is something to cancel: the first read finds bytes, or the connection would not be here.
+    let mut canceller = None;
     let after = loop {
-        let (head, returned) = read_head(core, client, &canceller, &mut scratch, input).await;
+        let (head, returned) = read_head(core, client, canceller.as_deref(), &mut scratch, input).await;
         input = returned;
         match head {
             Head::Complete => {}
@@ -92,6 +92,11 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
         if !client.served.replace(true) && input.is_empty() {
             break After::Idle;
         }
+        canceller.get_or_insert_with(|| {
+            let canceller = Rc::new(Canceller::default());
+            client.deadline.cancels(Some(Rc::clone(&canceller)));
+            canceller
+        });
     };
     client.deadline.cancels(None);
     after
@@ -112,7 +117,7 @@ enum Head {
 async fn read_head(
     core: &Rc<Core>,
     client: &Client,
-    canceller: &Canceller,
+    canceller: Option<&Canceller>,
     scratch: &mut Scratch,
     mut input: Buffer,
 ) -> (Head, Buffer) {
@@ -132,7 +137,7 @@ async fn read_head(
             input.consume(2);
             skipped = true;
         }
-        let result = if input.is_empty() {
+        let result = if let Some(canceller) = canceller.filter(|_| input.is_empty()) {
             client.deadline.set_after(WARM, Expiry::Cancel);
             let (result, returned) = client.stream.read_unless(canceller, input).await;
             input = returned;
@@ -141,7 +146,7 @@ async fn read_head(
                 None => return (Head::Idle, input),
             }
         } else {
-            if input.filled() != b"\r" {
+            if !matches!(input.filled(), b"" | b"\r") {
                 match parse::request(input.filled(), &mut progress, limits, &mut scratch.request) {
                     Ok(true) => return (Head::Complete, input),
                     Ok(false) => {}
