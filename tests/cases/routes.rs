@@ -101,6 +101,23 @@ both_drivers! {
         }
     }
 
+    /// What a client puts into a parameter can make neither another path nor another host of a template.
+    fn parameters_cannot_break_out_of_templates(driver: &str) {
+        let origin = Origin::http(|r| Reply::ok(format!("{} {}", r.field("host").unwrap_or_default(), r.head.target)));
+        let toml = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\nmerge-slashes = false\n\n[upstream.origin]\nendpoints = [\"{}\"]\n\n\
+             [[route]]\npath = \"/tenant/{{name}}\"\nupstream = \"origin\"\nrewrite = {{ host = \"{{name}}.inner.test\" }}\n\n\
+             [[route]]\npath = \"/dot/{{name}}\"\nupstream = \"origin\"\nrewrite = {{ path = \"/a/b/.{{name}}/c\" }}\n\n\
+             [[route]]\npath = \"/go/*\"\nredirect = {{ to = \"/{{rest}}\" }}\n", origin.address());
+        let site = Site { gateway: Gateway::start(driver, &toml), origin };
+        assert_eq!(site.ask(get("/tenant/one")).text(), "one.inner.test /tenant/one");
+        for target in ["/tenant/a%20b", "/tenant/a@b", "/tenant/a:b", "/go//evil.test"] {
+            assert_eq!(site.ask(get(target)).status(), 400, "{target}");
+        }
+        assert_eq!(site.ask(get("/go/x")).field("location").as_deref(), Some("/x"));
+        assert_eq!(site.ask(get("/dot/x")).text(), "a.test /a/b/.x/c");
+    }
+
     /// The time of a route bounds the whole exchange, however steadily bytes come.
     fn the_time_of_a_route_bounds_it(driver: &str) {
         let gate = Gate::new();

@@ -2,7 +2,8 @@
 //! quiet one: `cargo run --release -p sluice-benches --bin gate`.
 //!
 //! Each piece runs under callgrind a thousand and two thousand times; the difference is a thousand of it. More than
-//! `benches/instructions.txt` says by a twentieth is an error; `gate --accept` writes what was counted there.
+//! `benches/instructions.txt` says by a fifth is an error (what the compiler inlines differs a little from folder to
+//! folder); `gate --accept` writes what was counted there.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -45,7 +46,7 @@ fn check(accept: bool) -> ExitCode {
         let each = twice.saturating_sub(once) / COUNT;
         counted.push_str(&format!("{name} {each}\n"));
         let limit = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        let fits = accept || limit.is_some_and(|limit| each <= limit + limit / 20);
+        let fits = accept || limit.is_some_and(|limit| each <= limit + limit / 5);
         failed |= !fits;
         let verdict =
             if fits { "" } else { "  too many: find out why, or run `gate --accept` and say why in the commit" };

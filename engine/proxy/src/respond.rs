@@ -7,7 +7,9 @@ use std::rc::Rc;
 use sluice_rules::failure::Failure;
 use sluice_rules::route::{Found, Lookup, Missed};
 use sluice_rules::snapshot::{Action, Piece, Rewrite, Template};
+use sluice_wire::authority::Authority;
 use sluice_wire::head::Request;
+use sluice_wire::target::{Target, TargetError};
 
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
@@ -45,10 +47,17 @@ pub(crate) async fn respond(
     exchange.due = route.timeout.map(|timeout| core.deadlines.after(timeout));
     match &route.action {
         Action::Forward(upstream) => {
-            rewrite(exchange, scratch, &route.rewrite);
+            rewrite(exchange, scratch, &route.rewrite)?;
             forward(core, exchange, scratch, input, *upstream).await.map(Response::Upstream)
         }
-        Action::Redirect { to, status } => Ok(Response::Own(Reply::redirect(*status, filled(to, exchange, scratch)))),
+        Action::Redirect { to, status } => {
+            let location = filled(to, exchange, scratch);
+            // What a client sends must not choose the host that it is sent to.
+            if location.starts_with("//") {
+                return Err(Failure::RequestTarget(TargetError::Form));
+            }
+            Ok(Response::Own(Reply::redirect(*status, location)))
+        }
         Action::Respond { status, fields, body } => Ok(Response::Own(Reply::fixed(*status, fields, body))),
     }
 }
@@ -73,12 +82,19 @@ fn route(exchange: &mut Exchange<'_>, scratch: &Scratch, input: &Buffer) -> Resu
     }
 }
 
-/// Writes the target and host that are sent, where the route wants others than were received.
-fn rewrite(exchange: &Exchange<'_>, scratch: &mut Scratch, rewrite: &Rewrite) {
-    scratch.rewritten_host = rewrite.host.as_ref().map(|host| filled(host, exchange, scratch));
+/// Writes the target and host that are sent, where the route wants others than were received. What parameters make
+/// of them is held to the same rules as what was received.
+fn rewrite(exchange: &Exchange<'_>, scratch: &mut Scratch, rewrite: &Rewrite) -> Result<(), Failure> {
+    scratch.rewritten_host = None;
     scratch.rewritten_target = None;
+    if let Some(host) = &rewrite.host {
+        let mut canonical = Authority::default();
+        let host = filled(host, exchange, scratch);
+        canonical.read(host.as_bytes()).map_err(|_| Failure::RequestHost)?;
+        scratch.rewritten_host = Some(canonical.as_str().to_owned());
+    }
     if rewrite.path.is_none() && rewrite.query.is_none() {
-        return;
+        return Ok(());
     }
     let mut target = match &rewrite.path {
         Some(path) => filled(path, exchange, scratch),
@@ -92,7 +108,11 @@ fn rewrite(exchange: &Exchange<'_>, scratch: &mut Scratch, rewrite: &Rewrite) {
         target.push('?');
         target.push_str(&query);
     }
-    scratch.rewritten_target = Some(target);
+    let policy = exchange.client.listener(&exchange.local).target;
+    let mut canonical = Target::default();
+    canonical.read("GET", target.as_bytes(), policy).map_err(Failure::RequestTarget)?;
+    scratch.rewritten_target = Some(canonical.as_str().to_owned());
+    Ok(())
 }
 
 /// A template with its holes filled.

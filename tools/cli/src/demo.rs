@@ -35,7 +35,7 @@ pub(crate) fn demo(listen: &str) -> ExitCode {
 
 const TRY: [(&str, &str); 7] = [
     ("/", "a page from the origin"),
-    ("/echo/a/../b", "what the origin received: one canonical path, Forwarded, Via"),
+    ("/a/../echo", "what the origin received: one canonical path, Forwarded, Via"),
     ("/users/42", "a path parameter, rewritten to a query"),
     ("/old", "a redirect"),
     ("/hello", "an answer of the gateway itself"),
