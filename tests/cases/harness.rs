@@ -250,6 +250,28 @@ impl Gateway {
         &self.ready
     }
 
+    /// The address of the admin endpoints.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let (_, rest) = self.ready.split_once("admin http://").expect("an admin address");
+        rest.split(';').next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+
+    /// Asks the process to stop.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill");
+    }
+
+    /// The exit code, once the process has ended by itself.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let mut code = None;
+        eventually(|| {
+            code = self.child.try_wait().expect("the state of the gateway");
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+
     /// All lines printed so far, on stdout and stderr.
     pub(crate) fn output(&self) -> Vec<String> {
         let mut all = self.stdout.all();

@@ -14,6 +14,7 @@ mod fields;
 mod forward;
 mod fuzz;
 mod logs;
+mod operate;
 mod requests;
 mod responses;
 mod routes;
