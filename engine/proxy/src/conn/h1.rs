@@ -3,6 +3,7 @@
 //! While nothing is asked the connection is a small task that waits for readiness and holds no buffer. What it
 //! needs to serve is allocated when a request comes and kept as long as requests follow each other closely.
 
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -209,7 +210,11 @@ async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut 
     }
     if !sent.intact || !exchange.keep_alive {
         if sent.linger || (sent.intact && upload.is_some()) {
-            drop(upload);
+            rt::shutdown(client.stream.fd(), Shutdown::Write);
+            if let Some(upload) = upload {
+                // One reader at a time: what it leaves is taken below, whatever it ends with.
+                let _ = upload.drain(core).await;
+            }
             linger(core, client, input).await;
         }
         return None;
@@ -246,7 +251,7 @@ async fn refuse(core: &Rc<Core>, client: &Client, failure: Failure, input: Buffe
 /// Takes for a while what the client still sends, so that it can read the last response: closing a socket with
 /// unread bytes resets the connection.
 async fn linger(core: &Core, client: &Client, mut buffer: Buffer) {
-    rt::shutdown(client.stream.fd(), std::net::Shutdown::Write);
+    rt::shutdown(client.stream.fd(), Shutdown::Write);
     client.deadline.set(core.deadlines.after(LINGER_TIME_MAX), Expiry::ShutBoth);
     let mut taken = 0;
     while taken < LINGER_BYTES_MAX {

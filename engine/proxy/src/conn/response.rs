@@ -167,9 +167,11 @@ pub(super) async fn send(
         let client_is_there = !matches!(failure, Failure::ClientGone | Failure::WriteTimeout);
         if client_is_there && !plan.ends_with_connection {
             // What is missing shows by itself. A reset would take answers from a client that has not read them.
-            return SentResponse { intact: false, linger: true, upload: None };
+            return SentResponse { intact: false, linger: true, upload: leg.upload };
         }
-        // The client must not take what it has for all there is.
+        // The client must not take what it has for all there is. An upload that still reads holds the socket open,
+        // so it is ended first.
+        rt::shutdown(client.stream.fd(), Shutdown::Read);
         rt::reset_on_close(client.stream.fd());
         return SentResponse::broken();
     }

@@ -96,6 +96,7 @@ pub(super) async fn exchange_heads(
             stream: connection.stream.clone(),
             deadline: Rc::clone(&connection.deadline),
             response: upstream.timeouts.response,
+            due: exchange.due,
         };
         upload = Some(Upload::start(core, incoming, Some(to)));
     }
