@@ -118,6 +118,23 @@ both_drivers! {
         assert_eq!(site.ask(get("/dot/x")).text(), "a.test /a/b/.x/c");
     }
 
+    /// The time of a route also bounds a request that is sent steadily and never ends.
+    fn uploads_keep_to_the_time_of_their_route(driver: &str) {
+        let site = Site::echo(driver, &Setup::route("timeout = \"1s\""));
+        let mut client = site.connect();
+        client.send("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n");
+        let mut sent = 0;
+        while sent < 50 && client.try_send("x".repeat(100)).is_ok() {
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(100));
+            if sent > 10 && site.origin.open_connections() == 0 {
+                break;
+            }
+        }
+        assert!(sent < 50, "five seconds of a request that may take one");
+        assert_eq!(client.response().status(), 504);
+    }
+
     /// The time of a route bounds the whole exchange, however steadily bytes come.
     fn the_time_of_a_route_bounds_it(driver: &str) {
         let gate = Gate::new();
