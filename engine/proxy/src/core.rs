@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Snapshot, UpstreamId};
 use sluice_wire::authority::Authority;
 use sluice_wire::h1::encode::Edits;
@@ -141,8 +142,7 @@ pub(crate) struct Scratch {
     pub(crate) target: Target,
     pub(crate) authority: Authority,
     /// The target and host that are sent, where they are rewritten.
-    pub(crate) rewritten_target: Option<String>,
-    pub(crate) rewritten_host: Option<String>,
+    pub(crate) rewritten: Rewritten,
     pub(crate) edits: Edits,
     /// Where heads are written before they are put in front of their content.
     pub(crate) head: Vec<u8>,

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
-use sluice_rules::route::Params;
 use sluice_rules::snapshot::{Route, RouteId};
 use sluice_wire::Version;
 use sluice_wire::fields::ConnectionOptions;
@@ -36,7 +35,6 @@ pub(crate) struct Exchange<'c> {
     /// Content that is still to come.
     pub(crate) incoming: Option<Incoming>,
     pub(crate) route: Option<RouteId>,
-    pub(crate) params: Params,
     /// How fast the client takes the response.
     pub(crate) write_pace: Pace,
     /// When all of it has to be over.
@@ -67,7 +65,6 @@ impl<'c> Exchange<'c> {
             buffered_bytes: 0,
             incoming: None,
             route: None,
-            params: Params::default(),
             due: None,
             attempts: 0,
             max_forwards: None,
@@ -80,10 +77,12 @@ impl<'c> Exchange<'c> {
         self.route.map(|route| self.local.snapshot().route(route))
     }
 
-    /// Bytes of content that the request may have.
-    pub(crate) fn body_bytes_max(&self) -> u64 {
-        let listener = self.client.listener(&self.local);
-        self.route().and_then(|route| route.body_bytes).unwrap_or(listener.limits.body_bytes)
+    /// Holds content that is still to come to what its route allows.
+    pub(crate) fn limit_content(&mut self, limit_bytes: u64, trailers: &[String]) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.limit_bytes = limit_bytes;
+            incoming.trailers = trailers.to_vec();
+        }
     }
 
     /// When a wait that may last until `due` ends: the route may want an end before that.

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use sluice_rules::reply::OVERLOADED;
+
 use crate::conn::{self, Client};
 use crate::core::Core;
-use crate::reply::OVERLOADED;
 use crate::rt;
 
 /// Accepts under way at a time for each listener and core.

@@ -4,8 +4,13 @@
 //! answers live traffic, the tests inside a configuration, property tests and fuzzers.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod balance;
 pub mod failure;
+pub mod guard;
+pub mod outgoing;
+pub mod reply;
 pub mod retry;
+pub mod rewrite;
 pub mod route;
 pub mod snapshot;

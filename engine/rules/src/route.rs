@@ -27,7 +27,9 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 use regex::{Regex, RegexBuilder};
+use sluice_wire::authority::Authority;
 use sluice_wire::head::Request;
+use sluice_wire::target::Target;
 
 pub use self::conditions::MethodSet;
 pub use self::params::Params;
@@ -143,6 +145,13 @@ pub struct Lookup<'a> {
     pub query: Option<&'a str>,
     /// Method and fields.
     pub request: Request<'a>,
+}
+
+impl<'a> Lookup<'a> {
+    /// What of a request that was admitted the routes look at.
+    pub fn new(request: Request<'a>, target: &'a Target, authority: &'a Authority) -> Self {
+        Lookup { host: authority.host(), path: target.path(), query: target.query(), request }
+    }
 }
 
 /// A route that was found.

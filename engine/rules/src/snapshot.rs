@@ -3,10 +3,12 @@
 //! Nothing in here is looked up by name on the request path: names have become indices and patterns have become
 //! routers. Every field has a value, since defaults were filled in when the file was read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use sluice_wire::forwarded::Hop;
+use sluice_wire::h1::parse::HeadLimits;
 pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
 use crate::route::Router;
@@ -89,6 +91,14 @@ pub struct Listener {
     pub router: Router,
 }
 
+impl Listener {
+    /// What upstreams are told of a client that connects from `peer`, and whether its own claims are believed.
+    pub fn hop(&self, peer: IpAddr) -> Hop {
+        let ip = peer.to_canonical();
+        Hop::new(ip, "http", self.trusted_proxies.iter().any(|network| network.contains(&ip)))
+    }
+}
+
 /// Bounds on what a client may send and hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerLimits {
@@ -105,6 +115,13 @@ pub struct ListenerLimits {
     /// Bytes per second below which a sender of a body or a reader of a response is given up. Time that is
     /// spent waiting for the other side does not count.
     pub rate_min: u64,
+}
+
+impl ListenerLimits {
+    /// Those of a request's head.
+    pub fn head(&self) -> HeadLimits {
+        HeadLimits { head_bytes: self.header_bytes, fields: self.header_fields, line_bytes: self.request_line_bytes }
+    }
 }
 
 /// How long a client may take.

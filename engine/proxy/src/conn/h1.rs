@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_rules::failure::Failure;
-use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+use sluice_rules::reply::{OVERLOADED, Reply};
+use sluice_wire::h1::parse::{self, Progress};
 
 use crate::core::{Core, Scratch};
 use crate::deadline::{Expiry, TICK};
 use crate::exchange::Exchange;
-use crate::reply::{OVERLOADED, Reply};
 use crate::respond::{Response, respond};
 use crate::rt::{self, Buffer, Canceller, LARGE, Pending};
 use crate::upload::Upload;
@@ -124,11 +124,7 @@ async fn read_head(
 ) -> (Head, Buffer) {
     let local = core.local();
     let listener = client.listener(&local);
-    let limits = HeadLimits {
-        head_bytes: listener.limits.header_bytes,
-        fields: listener.limits.header_fields,
-        line_bytes: listener.limits.request_line_bytes,
-    };
+    let limits = listener.limits.head();
     let mut progress = Progress::default();
     let mut begun = false;
     let mut skipped = false;

@@ -40,12 +40,11 @@ impl Client {
         let local = core.local();
         let config = &local.snapshot().listeners[listener];
         let open = Open::count(core, listener, config.limits.connections)?;
-        let ip = peer.ip().to_canonical();
         Some(Client {
             deadline: core.deadlines.watch(stream.fd()),
             stream,
             listener,
-            hop: Hop::new(ip, "http", config.trusted_proxies.iter().any(|network| network.contains(&ip))),
+            hop: config.hop(peer.ip()),
             served: Cell::new(false),
             _open: open,
         })

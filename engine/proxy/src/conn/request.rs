@@ -1,15 +1,11 @@
-//! From a parsed head to an exchange: framing, authority, target, expectations.
+//! From a parsed head to an exchange: what it says, and content parted from what follows.
 
 use std::rc::Rc;
 
+use sluice_rules::admission;
 use sluice_rules::failure::Failure;
-use sluice_rules::snapshot::Underscores;
-use sluice_wire::authority::Authority;
-use sluice_wire::fields::{self, ConnectionOptions};
-use sluice_wire::h1::body::{self, Framing};
+use sluice_wire::h1::body::Framing;
 use sluice_wire::head::Request;
-use sluice_wire::target::Target;
-use sluice_wire::{Name, Version};
 
 use crate::core::{Core, Scratch};
 use crate::deadline::Pace;
@@ -27,72 +23,17 @@ pub(super) fn admit(
 ) -> Result<(), Failure> {
     let Scratch { request: head, target, authority, .. } = scratch;
     let request = Request { bytes: input.filled(), head };
-    let table = &head.fields;
-    let client = exchange.client;
-    let local = Rc::clone(&exchange.local);
-    let listener = client.listener(&local);
     exchange.version = head.version;
     exchange.is_head = request.method() == "HEAD";
-    exchange.framing = body::request_framing(request.bytes, head).map_err(Failure::RequestFraming)?;
-    exchange.connection = ConnectionOptions::of(request.bytes, table);
-    exchange.keep_alive = exchange.connection.persists(head.version) && !core.draining();
-    if listener.underscores == Underscores::Refuse {
-        let has_underscore = |line: &sluice_wire::head::FieldLine| {
-            line.name == Name::Other && line.name_span.of(request.bytes).contains(&b'_')
-        };
-        if table.lines().iter().any(has_underscore) {
-            return Err(Failure::RequestUnderscore);
-        }
-    }
-    if request.method() == "CONNECT" {
-        return Err(Failure::MethodUnsupported);
-    }
-    target.read(request.method(), request.target(), listener.target).map_err(Failure::RequestTarget)?;
-    canonical_authority(exchange, request, target, authority)?;
-    expectations(exchange, request)?;
+    let client = exchange.client;
+    let listener = client.listener(&exchange.local);
+    let address = || client.stream.local_address().ok();
+    let admitted = admission::admit(listener, request, address, target, authority)?;
+    exchange.framing = admitted.framing;
+    exchange.connection = admitted.connection;
+    exchange.expects_continue = admitted.expects_continue;
+    exchange.keep_alive = admitted.connection.persists(head.version) && !core.draining();
     split_content(core, exchange, head.length, input)
-}
-
-/// RFC 9112 §3.2: exactly one valid Host in HTTP/1.1, overridden by the authority of an absolute target. Without
-/// either, which HTTP/1.0 allows, the request is for the address that it came to (RFC 9112 §3.3).
-fn canonical_authority(
-    exchange: &Exchange<'_>,
-    request: Request<'_>,
-    target: &Target,
-    out: &mut Authority,
-) -> Result<(), Failure> {
-    let mut hosts = request.head.fields.values(request.bytes, Name::Host);
-    let (host, second) = (hosts.next(), hosts.next());
-    if second.is_some() || (host.is_none() && request.head.version == Version::Http11) {
-        return Err(Failure::RequestHost);
-    }
-    let read = match host {
-        Some(host) => out.read(host),
-        None => {
-            let address = exchange.client.stream.local_address().map_err(|_| Failure::ClientGone)?;
-            out.read(address.to_string().as_bytes())
-        }
-    };
-    let read = match target.authority() {
-        // What it overrides must be valid all the same.
-        Some(range) => read.and_then(|()| out.read(&request.target()[range])),
-        None => read,
-    };
-    read.map_err(|_| Failure::RequestHost)
-}
-
-/// RFC 9110 §10.1.1. HTTP/1.0 has no expectations, and one about no content means nothing.
-fn expectations(exchange: &mut Exchange<'_>, request: Request<'_>) -> Result<(), Failure> {
-    if exchange.version == Version::Http10 {
-        return Ok(());
-    }
-    for expected in request.head.fields.values(request.bytes, Name::Expect).flat_map(fields::list) {
-        if !expected.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Failure::Expectation);
-        }
-        exchange.expects_continue = exchange.framing != Framing::Empty;
-    }
-    Ok(())
 }
 
 /// Content that has arrived whole stays behind the head. If some of it is still to come, what there is moves to

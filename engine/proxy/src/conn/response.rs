@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
+use sluice_rules::reply::{OVERLOADED, Reply, connection_field};
 use sluice_rules::snapshot::KeepAlive;
 use sluice_wire::fields::{self, ConnectionOptions};
 use sluice_wire::h1::body::Framing;
@@ -17,10 +18,9 @@ use crate::body::{BodyReader, Frame, ReadError};
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
-use crate::reply::{OVERLOADED, Reply};
 use crate::rt::{self, Buffer, SMALL};
 use crate::upload::{Upload, last_chunk};
-use crate::upstream::{Leg, UpstreamResponse, remove_named};
+use crate::upstream::{Leg, UpstreamResponse};
 
 use super::tunnel;
 
@@ -51,9 +51,9 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
         return SentResponse::broken();
     };
     let mut rest: &[u8] = &[];
-    let connection = connection_field(exchange);
+    let connection = connection_field(exchange.keep_alive, exchange.version);
     let written = out.append_with(|space| {
-        reply.write(core, space, exchange.is_head, connection).map(|(written, left)| {
+        core.date(|date| reply.write(date, space, exchange.is_head, connection)).map(|(written, left)| {
             rest = left;
             written
         })
@@ -76,15 +76,6 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
         let fits = out.append(&rest[..part]);
         debug_assert!(fits);
         rest = &rest[part..];
-    }
-}
-
-/// What `Connection` says to the client; empty if it says nothing.
-fn connection_field(exchange: &Exchange<'_>) -> &'static str {
-    match (exchange.keep_alive, exchange.version) {
-        (false, _) => "close",
-        (true, Version::Http10) => "keep-alive",
-        (true, Version::Http11) => "",
     }
 }
 
@@ -201,7 +192,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
         && !(has_no_content && (table.has(Name::ContentLength) || table.has(Name::TransferEncoding)));
     edits.clear();
     edits.remove(fields::HOP_BY_HOP);
-    remove_named(edits, options, view.bytes, table);
+    edits.remove_named(options, view.bytes, table);
     if has_no_content {
         edits.remove(NameSet::of(&[Name::ContentLength]));
     }
@@ -222,7 +213,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
         reusable = false;
         edits.add_lines(b"Connection: upgrade\r\n");
         edits.add("Upgrade", &[view.field(Name::Upgrade).unwrap_or_default()]);
-    } else if let connection @ ("close" | "keep-alive") = connection_field(exchange) {
+    } else if let connection @ ("close" | "keep-alive") = connection_field(exchange.keep_alive, exchange.version) {
         edits.add("Connection", &[connection.as_bytes()]);
     }
     if !table.has(Name::Date) {

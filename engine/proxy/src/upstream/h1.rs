@@ -4,13 +4,13 @@
 use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
-use sluice_rules::snapshot::{Underscores, Upstream};
+use sluice_rules::outgoing::Outgoing;
+use sluice_rules::snapshot::Upstream;
 use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::{self, Framing};
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
-use sluice_wire::head::{FieldTable, NameSet};
-use sluice_wire::head::{Request, Response};
+use sluice_wire::head::{NameSet, Request, Response};
 use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, fields, forwarded};
 
@@ -48,9 +48,6 @@ impl From<Failure> for HeadError {
     }
 }
 
-/// Fields of a request that are made anew or end here.
-const REMOVED: NameSet = fields::HOP_BY_HOP.union(NameSet::of(&[Name::Host, Name::Expect]));
-
 /// Sends the request and waits for the head of the final response, passing interim ones on. `buffer` is for both.
 #[expect(clippy::too_many_arguments, reason = "each is another part of the exchange, and none belongs to another")]
 pub(super) async fn exchange_heads(
@@ -71,8 +68,8 @@ pub(super) async fn exchange_heads(
     }
     let written = buffer.append_with(|space| {
         let mut writer = Writer::new(space);
-        let target = scratch.rewritten_target.as_deref().unwrap_or(scratch.target.as_str());
-        let host = scratch.rewritten_host.as_deref().unwrap_or(scratch.authority.as_str());
+        let target = scratch.rewritten.target.as_deref().unwrap_or(scratch.target.as_str());
+        let host = scratch.rewritten.host.as_deref().unwrap_or(scratch.authority.as_str());
         let request = Request { bytes: input.filled(), head: &scratch.request };
         encode::request(&mut writer, request, target, host, &scratch.edits);
         writer.finish()
@@ -117,63 +114,18 @@ pub(super) async fn exchange_heads(
 
 /// Lays over the request's fields what changes on its way to the upstream.
 fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) {
-    let Scratch { request, edits, authority, .. } = scratch;
-    let request = Request { bytes: input.filled(), head: request };
-    let table = &request.head.fields;
-    let listener = exchange.client.listener(&exchange.local);
-    edits.clear();
-    edits.remove(REMOVED);
-    if exchange.framing != Framing::Chunked && table.has(Name::Trailer) {
-        edits.remove(NameSet::of(&[Name::Trailer]));
-    }
-    remove_named(edits, exchange.connection, request.bytes, table);
-    if listener.underscores != Underscores::Refuse {
-        remove_underscores(edits, request, listener.underscores == Underscores::Drop);
-    }
-    exchange.client.hop.write(edits, request, authority.as_str());
-    forwarded::via(edits, request.head.version);
-    if exchange.framing == Framing::Chunked {
-        edits.add_lines(b"Transfer-Encoding: chunked\r\n");
-    }
-    if exchange.expects_continue {
-        edits.add_lines(b"Expect: 100-continue\r\n");
-    }
-    if let Some(protocol) = &exchange.upgrade {
-        edits.add_lines(b"Connection: upgrade\r\n");
-        edits.add("Upgrade", &[protocol.as_bytes()]);
-    }
-    if let Some(hops) = exchange.max_forwards {
-        edits.remove(NameSet::of(&[Name::MaxForwards]));
-        edits.add("Max-Forwards", &[itoa::Buffer::new().format(hops).as_bytes()]);
-    }
-}
-
-/// Removes the fields whose names have an underscore: all of them, or those that an application might take for a
-/// field that means something to the gateway.
-fn remove_underscores(edits: &mut Edits, request: Request<'_>, all: bool) {
-    for (position, line) in request.head.fields.lines().iter().enumerate() {
-        let name = line.name_span.of(request.bytes);
-        if line.name != Name::Other || !name.contains(&b'_') {
-            continue;
-        }
-        let hyphenated: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
-        if all || Name::of(&hyphenated) != Name::Other {
-            edits.remove_line(position);
-        }
-    }
-}
-
-/// Removes the fields that `Connection` names. What frames and addresses the message is not its to name: it is
-/// checked and made by us.
-pub(crate) fn remove_named(edits: &mut Edits, options: ConnectionOptions, bytes: &[u8], table: &FieldTable) {
-    if !options.names_fields {
-        return;
-    }
-    for (position, line) in table.lines().iter().enumerate() {
-        if line.name != Name::ContentLength && fields::is_named(bytes, table, line.name_span.of(bytes)) {
-            edits.remove_line(position);
-        }
-    }
+    let outgoing = Outgoing {
+        request: Request { bytes: input.filled(), head: &scratch.request },
+        authority: scratch.authority.as_str(),
+        hop: &exchange.client.hop,
+        framing: exchange.framing,
+        connection: exchange.connection,
+        underscores: exchange.client.listener(&exchange.local).underscores,
+        expects_continue: exchange.expects_continue,
+        upgrade: exchange.upgrade.as_deref(),
+        max_forwards: exchange.max_forwards,
+    };
+    outgoing.edit(&mut scratch.edits);
 }
 
 /// Waits for the head of the final response. On an error: whether a byte of a response was seen.
@@ -276,7 +228,7 @@ async fn pass_on(
     let mut edits = Edits::default();
     edits.remove(fields::HOP_BY_HOP.union(NameSet::of(&[Name::ContentLength, Name::Trailer])));
     let options = ConnectionOptions::of(response.bytes, &response.head.fields);
-    remove_named(&mut edits, options, response.bytes, &response.head.fields);
+    edits.remove_named(options, response.bytes, &response.head.fields);
     forwarded::via(&mut edits, response.head.version);
     let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
     let written = out.append_with(|space| {

@@ -18,7 +18,6 @@ use crate::rt::{self, Buffer, Stream};
 use crate::upload::Upload;
 use crate::waiting::Ticket;
 
-pub(crate) use h1::remove_named;
 use pool::{Connection, Endpoint, InFlight};
 
 /// A response whose head has come. Its head's table is in the scratch, its bytes at the front of the buffer.

@@ -3,8 +3,8 @@
 //! Lines that stay are copied as they were received, neighbours in one piece; only what changes is formatted.
 //! Both were parsed strictly, so what leaves is strictly valid as well.
 
-use crate::fields;
-use crate::head::{FieldTable, NameSet, Request, Response};
+use crate::fields::{self, ConnectionOptions};
+use crate::head::{FieldTable, Name, NameSet, Request, Response};
 use crate::writer::Writer;
 
 use super::parse::FIELDS_MAX;
@@ -35,6 +35,19 @@ impl Edits {
         self.lines[line / 64] |= 1 << (line % 64);
     }
 
+    /// Removes the fields that `Connection` names. What frames and addresses the message is not its to name: it is
+    /// checked and made by us.
+    pub fn remove_named(&mut self, options: ConnectionOptions, bytes: &[u8], table: &FieldTable) {
+        if !options.names_fields {
+            return;
+        }
+        for (position, line) in table.lines().iter().enumerate() {
+            if line.name != Name::ContentLength && fields::is_named(bytes, table, line.name_span.of(bytes)) {
+                self.remove_line(position);
+            }
+        }
+    }
+
     /// Adds a line behind the received ones. `value` in parts, one after the other.
     ///
     /// Both name and value must be valid; they come from the configuration or were parsed.
@@ -60,7 +73,7 @@ impl Edits {
     }
 
     /// Whether the line of this position stays.
-    fn keeps(&self, position: usize, table: &FieldTable) -> bool {
+    pub fn keeps(&self, position: usize, table: &FieldTable) -> bool {
         !self.names.contains(table.lines()[position].name) && self.lines[position / 64] & (1 << (position % 64)) == 0
     }
 

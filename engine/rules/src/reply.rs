@@ -1,23 +1,27 @@
 //! The gateway's own responses. The only place that makes a response of a failure.
 
-use sluice_rules::failure::{self, Failure};
+use sluice_wire::Version;
 use sluice_wire::h1::encode;
 use sluice_wire::writer::{Full, Writer};
 
-use crate::core::Core;
+use crate::failure::{self, Failure};
+use crate::route::{Missed, Router};
 
 /// A response of the gateway itself.
-pub(crate) struct Reply {
-    pub(crate) status: u16,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
     /// Field lines, each with its CRLF.
     lines: Vec<u8>,
     body: Vec<u8>,
-    pub(crate) failure: Option<Failure>,
+    /// What it tells of, if it is an error.
+    pub failure: Option<Failure>,
 }
 
 impl Reply {
     /// What the configuration says.
-    pub(crate) fn fixed(status: u16, fields: &[(String, String)], body: &[u8]) -> Self {
+    pub fn fixed(status: u16, fields: &[(String, String)], body: &[u8]) -> Self {
         let mut lines = Vec::new();
         for (name, value) in fields {
             put_field(&mut lines, name, value);
@@ -26,21 +30,31 @@ impl Reply {
     }
 
     /// Sends the client elsewhere.
-    pub(crate) fn redirect(status: u16, location: String) -> Self {
+    pub fn redirect(status: u16, location: String) -> Self {
         let mut lines = Vec::new();
         put_field(&mut lines, "Location", &location);
         Reply { status, lines, body: Vec::new(), failure: None }
     }
 
     /// 405 with what is allowed.
-    pub(crate) fn method_not_allowed(allowed: String) -> Self {
+    pub fn method_not_allowed(allowed: &str) -> Self {
         let mut reply = Reply::failure(Failure::MethodNotAllowed);
-        put_field(&mut reply.lines, "Allow", &allowed);
+        put_field(&mut reply.lines, "Allow", allowed);
         reply
     }
 
+    /// What a request gets that no route of `router` takes.
+    pub fn missed(router: &Router, missed: Missed) -> Self {
+        match missed {
+            Missed::NotFound => Reply::failure(Failure::NoRoute),
+            Missed::Method(allowed) => {
+                Reply::method_not_allowed(&router.methods(allowed).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
     /// What a client is told of a failure: problem details (RFC 9457) and `Proxy-Status` (RFC 9209).
-    pub(crate) fn failure(failure: Failure) -> Self {
+    pub fn failure(failure: Failure) -> Self {
         let status = failure.status();
         let title = failure::reason(status);
         let detail = failure.detail();
@@ -57,17 +71,14 @@ impl Reply {
     }
 
     /// Writes all of it that fits into `space`, as much of the body as there is room for; returns how many
-    /// bytes were written and what is left of the body.
-    pub(crate) fn write(
-        &self,
-        core: &Core,
-        space: &mut [u8],
-        is_head: bool,
-        connection: &str,
-    ) -> Result<(usize, &[u8]), Full> {
+    /// bytes were written and what is left of the body. `connection` is from [`connection_field`].
+    ///
+    /// # Errors
+    /// The head does not fit.
+    pub fn write(&self, date: &str, space: &mut [u8], is_head: bool, connection: &str) -> Result<(usize, &[u8]), Full> {
         let mut writer = Writer::new(space);
         encode::status_line(&mut writer, self.status, failure::reason(self.status).as_bytes());
-        core.date(|date| writer.put_field("Date", date.as_bytes()));
+        writer.put_field("Date", date.as_bytes());
         writer.put(&self.lines);
         if !matches!(self.status, 100..=199 | 204 | 304) {
             writer.put(b"Content-Length: ");
@@ -86,6 +97,15 @@ impl Reply {
     }
 }
 
+/// What `Connection` says to a client; empty if it says nothing.
+pub fn connection_field(keep_alive: bool, version: Version) -> &'static str {
+    match (keep_alive, version) {
+        (false, _) => "close",
+        (true, Version::Http10) => "keep-alive",
+        (true, Version::Http11) => "",
+    }
+}
+
 fn put_field(lines: &mut Vec<u8>, name: &str, value: &str) {
     for part in [name, ": ", value, "\r\n"] {
         lines.extend_from_slice(part.as_bytes());
@@ -93,5 +113,5 @@ fn put_field(lines: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// For a client that there is no buffer for.
-pub(crate) const OVERLOADED: &[u8] =
+pub const OVERLOADED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

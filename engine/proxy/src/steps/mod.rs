@@ -1,3 +1,0 @@
-//! The steps of [`crate::respond`], in the order of its phases.
-
-pub(crate) mod guard;
