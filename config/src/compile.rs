@@ -1,15 +1,16 @@
 //! From the tables as written to the snapshot that runs: names become indices, patterns become routers, and what
 //! only shows when tables are seen together is checked.
 
+mod expect;
+mod operate;
 mod routes;
 mod templates;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 
 use sluice_rules::snapshot::{
-    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Runtime, Snapshot, TargetPolicy, Upstream, UpstreamId,
-    UpstreamTimeouts,
+    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
+    UpstreamId, UpstreamTimeouts,
 };
 
 use crate::error::{Code, Diagnostic, Place};
@@ -23,7 +24,6 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         driver: schema.runtime.driver.0,
         memory_bytes: schema.runtime.memory.0,
     };
-    let admin = schema.admin.given().map(|admin| checked_admin(&admin.address, context));
     check_listeners(schema, context);
     let upstreams: Vec<_> =
         schema.upstream.items.iter().map(|(name, table)| upstream(name, table.as_ref(), context)).collect();
@@ -40,12 +40,19 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         router: compiled.router(index),
     });
     let listeners = listeners.collect();
+    let (log, drain) = (operate::log(&schema.log), operate::drain(&schema.drain, context));
+    let reload = Reload { watch: schema.reload.watch.value };
+    let tests = expect::tests(schema, context);
     Some(Snapshot {
         runtime,
-        admin,
+        admin: operate::admin(schema, context),
+        log,
+        drain,
+        reload,
         listeners,
         routes: compiled.routes?,
         upstreams: upstreams.into_iter().collect::<Option<_>>()?,
+        tests,
     })
 }
 
@@ -60,15 +67,6 @@ pub(crate) fn target_policy(listener: &schema::Listener) -> TargetPolicy {
         path_parameters: listener.path_parameters.0,
         encoded_slash: listener.encoded_slashes.0,
     }
-}
-
-fn checked_admin(address: &At<crate::values::Address>, context: &mut Context<'_>) -> SocketAddr {
-    if !address.0.ip().is_loopback() {
-        let message = "the admin address is not on loopback";
-        let note = Diagnostic::warning(Code::ExposedAdmin, address.place, message);
-        context.push(note.label("whoever reaches it controls the gateway").help("use 127.0.0.1 or [::1]"));
-    }
-    address.0
 }
 
 /// Notes a second thing of a name or an address that something already has.

@@ -62,7 +62,7 @@ codes! {
     NeverMatches = "never-matches",
     /// Something that nothing refers to.
     Unused = "unused",
-    /// An admin address that others than this machine can reach.
+    /// An admin address that other machines can reach, though nobody has said that they may.
     ExposedAdmin = "exposed-admin",
 }
 
@@ -154,10 +154,18 @@ impl Diagnostic {
     }
 }
 
-/// The name that is nearest to what was written, if it is near enough to be what was meant.
+/// The name that is nearest to what was written, if it is near enough to be what was meant: few letters differ, or
+/// one is the beginning of the other, as `addr` is of `address`.
 fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let written = written.to_lowercase();
     let allowed = (written.chars().count() / 3).max(1);
-    let distance = |name: &'n str| (strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()), name);
+    let distance = |name: &'n str| {
+        let lower = name.to_lowercase();
+        let begins =
+            written.len().min(lower.len()) >= 3 && (written.starts_with(&lower) || lower.starts_with(&written));
+        let distance = strsim::damerau_levenshtein(&written, &lower);
+        (if begins { distance.min(allowed) } else { distance }, name)
+    };
     let (distance, name) = names.into_iter().map(distance).min()?;
     (distance <= allowed).then_some(name)
 }
@@ -191,7 +199,7 @@ impl Sources {
     }
 
     /// Line and column of the first byte of a place, both counted from 1, columns in characters.
-    fn position(&self, place: Place) -> (usize, usize) {
+    pub(crate) fn position(&self, place: Place) -> (usize, usize) {
         let before = self.text(place.file).get(..place.start as usize).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)

@@ -4,6 +4,7 @@
 //! default in place of a value that it could not read.
 
 use std::ops::Deref;
+use std::path::Path;
 
 use crate::error::{Code, Diagnostic, Place, Severity, Sources};
 pub use crate::tree::{Node, Table, Value};
@@ -79,6 +80,18 @@ impl<'s> Context<'s> {
     /// What stands at a place, as it was written and never what was put in for a variable.
     pub(crate) fn written(&self, place: Option<Place>) -> &'s str {
         self.sources.written(place)
+    }
+
+    /// A place as `file:line`.
+    pub(crate) fn file_and_line(&self, place: Option<Place>) -> String {
+        place.map_or_else(String::new, |place| {
+            format!("{}:{}", self.sources.name(place.file), self.sources.position(place).0)
+        })
+    }
+
+    /// The folder of the file that a place is in.
+    pub(crate) fn directory(&self, place: Option<Place>) -> &'s Path {
+        place.and_then(|place| Path::new(self.sources.name(place.file)).parent()).unwrap_or(Path::new(""))
     }
 
     /// Whether a part of what stands at a place came from outside the file, so that it must not be shown.

@@ -1,5 +1,8 @@
 //! The tables of the file as they are written. Each comment here is what the reference says of the key.
 
+mod expect;
+mod operate;
+
 use sluice_rules::snapshot::{Balance, Driver, PathParameters, Underscores};
 
 use crate::error::{Code, Diagnostic};
@@ -8,6 +11,9 @@ use crate::read::{At, Context, FromToml, List, Named, Node, OneOrMany, Optional,
 use crate::values::{
     Address, ByteRate, Cores, FieldName, FieldValue, Int, Method, Name, Prefix, Protocol, Size, Target, Time,
 };
+
+pub use self::expect::{Expect, Ip, SentField, Test, TestRequest, TestUrl};
+pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -45,6 +51,10 @@ table! {
         admin: Optional<Admin>,
         /// What is logged, and where.
         log: At<Log> = no_keys(),
+        /// How the gateway ends.
+        drain: At<Drain> = no_keys(),
+        /// When a changed configuration is applied.
+        reload: At<Reload> = no_keys(),
         /// An address where clients connect.
         listener: At<List<Listener>> = nothing(),
         /// Servers that requests are sent to, by name.
@@ -53,8 +63,10 @@ table! {
         /// is taken, then the one with the more exact path, then the one that names methods, then the one with more
         /// fields, then with more query parameters, then the first.
         route: At<List<Route>> = nothing(),
+        /// A request, and what is to become of it.
+        test: At<List<Test>> = nothing(),
     }
-    later ["access", "acme", "auth", "cache", "control", "discovery", "limit", "metrics", "protection", "test", "tls", "trace"];
+    later ["access", "acme", "auth", "cache", "control", "discovery", "limit", "metrics", "protection", "tls", "trace"];
 }
 
 table! {
@@ -72,52 +84,6 @@ table! {
 choice! {
     /// The kernel interface that drives the sockets.
     DriverName: Driver { "auto" = Driver::Auto, "io_uring" = Driver::IoUring, "epoll" = Driver::Epoll }
-}
-
-table! {
-    /// Health, metrics and control.
-    pub struct Admin {
-        /// Where it listens. Whoever reaches it controls the gateway, so keep it on loopback.
-        address: At<Address>,
-    }
-    later ["socket", "tls", "auth"];
-}
-
-table! {
-    /// What is logged, and where.
-    pub struct Log {
-        /// A line for each request.
-        access: At<AccessLog> = no_keys(),
-    }
-    later ["level", "error", "format"];
-}
-
-table! {
-    /// A line for each request.
-    pub struct AccessLog {
-        /// Where lines go. `"off"`: nowhere.
-        to: At<LogTarget> = "off",
-    }
-    later ["format", "fields", "sample"];
-}
-
-/// Where log lines go: nowhere, so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogTarget;
-
-impl FromToml for LogTarget {
-    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
-        if context.text(node, "a string")? == "off" {
-            return Some(LogTarget);
-        }
-        let message = "writing an access log is not part of this version";
-        context.push(Diagnostic::error(Code::NotBuiltYet, node.place, message).label("has to be \"off\""));
-        None
-    }
-
-    fn shape() -> Shape {
-        Shape::OneOf(&["off"])
-    }
 }
 
 table! {

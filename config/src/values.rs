@@ -1,6 +1,7 @@
 //! What single values may be: numbers within bounds, quantities with units, addresses, names, tokens.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -209,6 +210,30 @@ macro_rules! text {
     };
 }
 pub(crate) use text;
+
+text! {
+    /// Text that is not empty.
+    Text(String), "a word",
+    |text| if text.is_empty() { Err("it is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+/// The path of a file, relative to the one that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl FromToml for FilePath {
+    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let text = context.text(node, "a path")?;
+        let valid =
+            if text.is_empty() || text.contains('\0') { Err("it is empty or has a zero".into()) } else { Ok(()) };
+        context.check(node, "a path", valid)?;
+        Some(FilePath(context.directory(node.place).join(text)))
+    }
+
+    fn shape() -> Shape {
+        Shape::Text("a path")
+    }
+}
 
 text! {
     /// Where to listen.

@@ -84,10 +84,9 @@ fn features_to_come_are_not_unknown_keys() {
         (listener("tls = { certificates = [] }"), &["not-built-yet 3:1"]),
         (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
         (with("[limit.a]\nrate = '1/s'"), &["not-built-yet 8:2"]),
-        (with("[[test]]\nx = 1"), &["not-built-yet 8:3"]),
         (route("upstream = 'origin'\ncache = {}"), &["not-built-yet 10:1"]),
         (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["not-built-yet 11:10"]),
-        (with("[log.access]\nto = 'stdout'"), &["not-built-yet 9:6"]),
+        (with("[log.access]\nsample = '1%'"), &["not-built-yet 9:1"]),
         (with("[upstream.origin.queue]\ndepth = 1"), &["not-built-yet 8:18"]),
         (with("[upstream.b]\nendpoints = ['a:1']\nbalance = 'ewma'"), &["unused 8:11", "not-built-yet 10:11"]),
     ];
@@ -104,7 +103,14 @@ fn what_has_to_be_there() {
         ("[[listener]]\nname = 'a'".into(), &["missing-key 1:1"]),
         ("[[listner]]\naddress = '127.0.0.1:1'".into(), &["unknown-key 1:3 did you mean `listener`?"]),
         (route("upstrem = 'origin'\npath = '/a'"), &["unknown-key 9:1 did you mean `upstream`?"]),
-        (with("[admin]"), &["missing-key 8:1"]),
+        (with("[admin]"), &["missing-key 8:1 write address = \"127.0.0.1:9901\""]),
+        (with("[[test]]"), &["missing-key 8:1", "missing-key 8:1", "missing-key 8:1"]),
+        (with("[[test]]\nname = 'a'\nrequest = {}\nexpect = {}"), &["missing-key 10:11"]),
+        (with("[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = {}"), &["missing-key 11:10"]),
+        (
+            with("[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = { statu = 200 }"),
+            &["unknown-key 11:12 did you mean `status`?"],
+        ),
         (with("[upstream.b]"), &["missing-key 8:1"]),
         (route("path = '/a'\nredirect = {}"), &["missing-key 10:12"]),
         (route("path = {}\nupstream = 'origin'"), &["missing-key 9:8"]),
@@ -164,6 +170,8 @@ fn ranges() {
         (listener("timeouts.header = '99ms'"), &["out-of-range 3:19"]),
         (listener("timeouts.tunnel = '25h'"), &["out-of-range 3:19"]),
         (listener("timeouts.half-close = '0s'"), &[]),
+        (with("[drain]\ngrace = '2d'"), &["out-of-range 9:9"]),
+        (with("[log.access]\nbuffer = '1KiB'"), &["out-of-range 9:10"]),
         (with("[runtime]\nmemory = '1MiB'"), &["out-of-range 9:10"]),
         (with("[runtime]\ncores = 0"), &["out-of-range 9:9"]),
         (with("[runtime]\ncores = 99999999999999999999"), &["out-of-range 9:9"]),
@@ -182,6 +190,15 @@ fn values_that_mean_nothing() {
         ("[[listener]]\naddress = 'localhost'".into(), &["invalid-value 2:11"]),
         (listener("trusted-proxies = ['10.0.0.0/33']"), &["invalid-value 3:20"]),
         (listener("underscores = 'refused'"), &["invalid-value 3:15 did you mean `refuse`?"]),
+        (with("[log]\nlevel = 'warning'"), &["invalid-value 9:9 did you mean `warn`?"]),
+        (with("[log.access]\nto = 'stdin'"), &["invalid-value 9:6"]),
+        (with("[log.access]\nto = 'sdtout'"), &["invalid-value 9:6 did you mean `stdout`?"]),
+        (with("[log.access]\nto = 'stdout'\nmask-query = ['']"), &["invalid-value 10:15"]),
+        (with("[admin]\nsocket = ''"), &["invalid-value 9:10"]),
+        (
+            with("[[test]]\nname = 'a'\nrequest = { url = '/x', client-ip = 'a' }\nexpect = { status = 200 }"),
+            &["invalid-value 10:19", "invalid-value 10:37"],
+        ),
         (with("[runtime]\ncores = 'all'"), &["invalid-value 9:9"]),
         (with("[runtime]\ndriver = 'iouring'"), &["invalid-value 9:10 did you mean `io_uring`?"]),
         (with("[upstream.b]\nendpoints = []"), &["unused 8:11", "invalid-value 9:13"]),
@@ -220,6 +237,10 @@ fn values_that_mean_nothing() {
 #[test]
 fn names_that_dangle() {
     let cases: &[(String, &[&str])] = &[
+        (
+            with("[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = { route = 'rote 1', upstream = 'b' }"),
+            &["dangling-name 11:20 did you mean `route 1`?", "dangling-name 11:41"],
+        ),
         (route("upstream = 'orign'"), &["never-matches 8:1", "dangling-name 9:12 did you mean `origin`?"]),
         (
             route("upstream = 'zzz'\nlistener = ['127.0.0.1:80', '127.0.0.1:81']\npath = '/a'"),
@@ -234,7 +255,9 @@ fn names_that_dangle() {
 /// Two things of one name or address.
 #[test]
 fn two_of_one_name() {
+    let test = "[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = { status = 404 }\n";
     let cases: &[(String, &[&str])] = &[
+        (with(&test.repeat(2)), &["duplicate 13:8"]),
         (
             "[[listener]]\nname = 'a'\naddress = '127.0.0.1:1'\n[[listener]]\nname = 'a'\naddress = '127.0.0.1:1'"
                 .into(),
@@ -332,6 +355,10 @@ fn conflicts() {
         (route("path = '/a'"), &["conflict 8:1"]),
         (route("path = '/a'\nupstream = 'origin'\nrespond = {}"), &["conflict 11:11"]),
         (route("path = '/a'\nrespond = { status = 204, body = 'x' }"), &["conflict 10:34"]),
+        (with("[admin]\naddress = '127.0.0.1:1'\nsocket = '/tmp/a'"), &["conflict 10:10"]),
+        (with("[drain]\ngrace = '5s'\ndeadline = '4s'"), &["conflict 10:12"]),
+        (with("[drain]\ngrace = '31s'"), &["conflict 9:9"]),
+        (with("[drain]\ndeadline = '1s'"), &[]),
         (route("path = '/a'\nrespond = {}\nrewrite = { path = '/b' }"), &["conflict 11:11"]),
     ];
     for (text, expected) in cases {
@@ -386,10 +413,23 @@ fn routes_that_no_request_reaches() {
 /// What is applied though it may not be meant.
 #[test]
 fn warnings() {
+    let cases: &[(String, &[&str])] = &[(with("[upstream.spare]\nendpoints = ['a:1']"), &["unused 8:11"])];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// Whoever reaches the admin endpoints controls the gateway.
+#[test]
+fn the_admin_endpoints_are_for_this_machine() {
+    let help =
+        "exposed-admin 9:11 use 127.0.0.1 or [::1], or write allow-remote = true if a firewall keeps others away";
     let cases: &[(String, &[&str])] = &[
-        (with("[upstream.spare]\nendpoints = ['a:1']"), &["unused 8:11"]),
-        (with("[admin]\naddress = '0.0.0.0:9901'"), &["exposed-admin 9:11 use 127.0.0.1 or [::1]"]),
+        (with("[admin]\naddress = '0.0.0.0:9901'"), &[help]),
+        (with("[admin]\naddress = '10.0.0.1:9901'"), &[help]),
+        (with("[admin]\naddress = '0.0.0.0:9901'\nallow-remote = true"), &[]),
         (with("[admin]\naddress = '[::1]:9901'"), &[]),
+        (with("[admin]\nsocket = '/tmp/a'"), &[]),
     ];
     for (text, expected) in cases {
         assert_found(text, expected);

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_config::{Loaded, load, load_str_with};
-use sluice_rules::snapshot::{Action, Balance, Driver, Endpoint, Piece, Template, Underscores};
+use sluice_rules::check::{Expect, TestRequest, Url};
+use sluice_rules::snapshot::{
+    AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Level, Log, LogFormat, LogTarget, Piece, Reload,
+    Template, Underscores,
+};
 
 fn example(name: &str) -> Loaded {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
@@ -30,6 +34,10 @@ fn the_smallest_file_has_safe_defaults() {
     assert_eq!(snapshot.runtime.driver, Driver::Auto);
     assert_eq!(snapshot.runtime.memory_bytes, 256 << 20);
     assert_eq!(snapshot.admin, None);
+    assert_eq!(snapshot.log, Log { level: Level::Info, format: LogFormat::Text, access: None });
+    assert_eq!(snapshot.drain, Drain { grace: Duration::from_secs(1), deadline: Duration::from_secs(30) });
+    assert_eq!(snapshot.reload, Reload { watch: false });
+    assert!(snapshot.tests.is_empty());
     let listener = &snapshot.listeners[0];
     assert_eq!(listener.name, "127.0.0.1:8080");
     assert_eq!(listener.limits.header_bytes, 16 << 10);
@@ -88,4 +96,30 @@ fn variables_are_put_in_also_for_numbers() {
     let loaded = load_str_with("x.toml", text, &variables).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(loaded.snapshot.runtime.cores, Some(3));
     assert_eq!(loaded.snapshot.listeners[0].address.port(), 81);
+}
+
+/// A path is relative to the file that names it.
+#[test]
+fn logs_go_beside_the_file() {
+    let log = example("logs.toml").snapshot.log;
+    assert_eq!(log.format, LogFormat::Json);
+    let access = log.access.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    assert_eq!(access.to, LogTarget::File(folder.join("access.log")));
+    assert_eq!((access.format, access.buffer_bytes), (AccessFormat::Json, 1 << 20));
+    assert_eq!(access.mask_query, ["token", "password", "sig"]);
+    assert_eq!(example("admin.toml").snapshot.admin, Some(Admin::Socket("/tmp/sluice.sock".into())));
+}
+
+#[test]
+fn tests_are_plain_data() {
+    let tests = example("tests.toml").snapshot.tests;
+    assert!(tests[0].place.ends_with("tests.toml:20"), "{}", tests[0].place);
+    let url = Url { authority: "api.example.com".into(), target: "/users/42?full=1".into() };
+    let request = TestRequest { method: "GET".into(), url, fields: vec![], client_ip: None };
+    assert_eq!(tests[0].request, request);
+    assert_eq!(tests[1].expect.location.as_deref(), Some("/new/a/b"));
+    assert_eq!(tests[2].request.client_ip, "192.0.2.1".parse().ok());
+    assert_eq!(tests[2].request.fields, [("accept".to_owned(), "*/*".to_owned())]);
+    assert_eq!(tests[2].expect, Expect { status: Some(404), ..Expect::default() });
 }

@@ -33,5 +33,14 @@ fn every_key_is_documented_and_few_are_required() {
         }
     });
     assert!(count > 60, "{count}");
-    assert_eq!(required, [".admin.address", ".listener.address", ".upstream.NAME.endpoints", ".route.redirect.to"]);
+    let expected = [
+        ".listener.address",
+        ".upstream.NAME.endpoints",
+        ".route.redirect.to",
+        ".test.name",
+        ".test.request",
+        ".test.request.url",
+        ".test.expect",
+    ];
+    assert_eq!(required, expected);
 }

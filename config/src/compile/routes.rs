@@ -53,7 +53,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
         let rewrite = templates::rewrite(table, &matcher.path, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
-            name: table.name.given().map_or_else(|| format!("route {}", index + 1), |name| name.0.clone()),
+            name: route_name(index, table),
             action,
             rewrite,
             timeout: table.timeout.given().map(|timeout| timeout.0),
@@ -69,6 +69,11 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
     check_reachable(schema, &matchers, context);
     let sound = check_methods(schema, context);
     Compiled { routes, used, matchers, sound }
+}
+
+/// The name from the file, or one that counts.
+pub(super) fn route_name(index: usize, table: &schema::Route) -> String {
+    table.name.given().map_or_else(|| format!("route {}", index + 1), |name| name.0.clone())
 }
 
 fn matcher(table: &schema::Route) -> Matcher {
@@ -107,7 +112,8 @@ fn listeners(schema: &Schema, table: &schema::Route, context: &mut Context<'_>) 
     found
 }
 
-fn dangling<'n>(
+/// Notes a name of something that does not exist.
+pub(super) fn dangling<'n>(
     what: &str,
     name: &At<crate::values::Name>,
     known: impl Iterator<Item = &'n str>,

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc;
 use std::thread;
 
-use sluice_rules::snapshot::Snapshot;
+use sluice_rules::snapshot::{Admin, Snapshot};
 
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
@@ -52,6 +52,9 @@ pub enum StartError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// The admin endpoints are to listen on a Unix socket.
+    #[error("an admin socket is not part of this version: give an address instead")]
+    AdminSocket,
     /// No event loop could be started.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -95,7 +98,11 @@ impl Gateway {
         };
         let memory_bytes = snapshot.runtime.memory_bytes;
         let (listening, mut sockets) = bind_all(&snapshot, cores, mode)?;
-        let admin = snapshot.admin.map(control::bind_admin).transpose()?;
+        let admin = match &snapshot.admin {
+            None => None,
+            Some(Admin::Address(address)) => Some(control::bind_admin(*address)?),
+            Some(Admin::Socket(_)) => return Err(StartError::AdminSocket),
+        };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let shared = Arc::new(Shared {
             connections: snapshot.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),

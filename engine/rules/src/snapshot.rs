@@ -3,6 +3,8 @@
 //! Nothing in here is looked up by name on the request path: names have become indices and patterns have become
 //! routers. Every field has a value, since defaults were filled in when the file was read.
 
+mod operate;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,6 +13,9 @@ use sluice_wire::forwarded::Hop;
 use sluice_wire::h1::parse::HeadLimits;
 pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
+pub use self::operate::{AccessFormat, AccessLog, Admin, Drain, Level, Log, LogFormat, LogTarget, Reload};
+
+use crate::check::Test;
 use crate::route::Router;
 
 /// Everything that a core needs to serve.
@@ -19,13 +24,21 @@ pub struct Snapshot {
     /// Cores, driver and memory. Fixed for the life of the process.
     pub runtime: Runtime,
     /// Where the admin endpoints listen, if anywhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Admin>,
+    /// What is logged, and where.
+    pub log: Log,
+    /// How the gateway ends.
+    pub drain: Drain,
+    /// When a changed configuration is applied.
+    pub reload: Reload,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// All routes, in the order of the file. A [`RouteId`] is an index into it.
     pub routes: Vec<Route>,
     /// All upstreams. An [`UpstreamId`] is an index into it.
     pub upstreams: Vec<Upstream>,
+    /// What has to hold before this is applied.
+    pub tests: Vec<Test>,
 }
 
 /// An index into [`Snapshot::routes`].

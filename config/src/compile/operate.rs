@@ -1,0 +1,68 @@
+//! Admin, logs and draining.
+
+use sluice_rules::snapshot::{AccessLog, Admin, Drain, Log, LogTarget};
+
+use crate::error::{Code, Diagnostic};
+use crate::read::Context;
+use crate::schema::{self, Schema};
+
+/// Where the admin endpoints listen, if anywhere.
+pub(super) fn admin(schema: &Schema, context: &mut Context<'_>) -> Option<Admin> {
+    let table = schema.admin.given()?;
+    if table.address.is_absent() && table.socket.is_absent() {
+        let note = Diagnostic::error(Code::MissingKey, table.place, "the admin endpoints have no place to listen");
+        context.push(note.label("needs `address` or `socket`").help("write address = \"127.0.0.1:9901\""));
+    }
+    if !table.address.is_absent() && !table.socket.is_absent() {
+        let (address, socket) = (table.address.given(), table.socket.given());
+        let place = socket.and_then(|socket| socket.place).or(table.place);
+        let note = Diagnostic::error(Code::Conflict, place, "the admin endpoints listen on an address or a socket");
+        context.push(
+            note.label("only one of `address` and `socket`")
+                .related(address.and_then(|given| given.place), "first here"),
+        );
+    }
+    if let Some(address) = table.address.given() {
+        if !address.0.ip().is_loopback() && !table.allow_remote.value {
+            let note = Diagnostic::error(Code::ExposedAdmin, address.place, "the admin address is not on loopback");
+            let note = note.label("whoever reaches it controls the gateway");
+            context.push(
+                note.help("use 127.0.0.1 or [::1], or write allow-remote = true if a firewall keeps others away"),
+            );
+        }
+        return Some(Admin::Address(address.0));
+    }
+    table.socket.given().map(|socket| Admin::Socket(socket.0.clone()))
+}
+
+/// What is logged, and where.
+pub(super) fn log(table: &schema::Log) -> Log {
+    let access = &table.access;
+    let to = match &access.to.value {
+        schema::LogTarget::Off => None,
+        schema::LogTarget::Stdout => Some(LogTarget::Stdout),
+        schema::LogTarget::Stderr => Some(LogTarget::Stderr),
+        schema::LogTarget::File(path) => Some(LogTarget::File(path.0.clone())),
+    };
+    let access = to.map(|to| AccessLog {
+        to,
+        format: access.format.0,
+        buffer_bytes: access.buffer.0 as usize,
+        mask: access.mask.iter().map(|name| name.0.clone()).collect(),
+        mask_query: access.mask_query.iter().map(|name| name.0.to_ascii_lowercase()).collect(),
+        request_fields: access.request_fields.iter().map(|name| name.0.clone()).collect(),
+    });
+    Log { level: table.level.0, format: table.format.0, access }
+}
+
+/// How the gateway ends.
+pub(super) fn drain(table: &schema::Drain, context: &mut Context<'_>) -> Drain {
+    let (grace, deadline) = (&table.grace, &table.deadline);
+    if deadline.0 < grace.0 {
+        let place = deadline.place.or(grace.place);
+        let note = Diagnostic::error(Code::Conflict, place, "the drain ends before its grace does");
+        let note = note.label("`deadline` counts from the beginning and includes `grace`");
+        context.push(note.related(grace.place.filter(|grace| Some(*grace) != place), "the grace"));
+    }
+    Drain { grace: grace.0, deadline: deadline.0 }
+}
