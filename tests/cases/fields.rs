@@ -2,7 +2,7 @@
 
 use sluice_load::origin::{Origin, Reply};
 
-use crate::harness::{Setup, Site, both_drivers};
+use crate::harness::{Client, Setup, Site, both_drivers};
 
 /// Fields by which clients claim to be someone else.
 const CLAIMS: &str = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: https\r\n\
@@ -10,6 +10,20 @@ const CLAIMS: &str = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-
     X-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6;host=evil.test;proto=https\r\nFORWARDED: for=7.7.7.7\r\n";
 
 both_drivers! {
+    /// RFC 7239 §6: an IPv6 client is named in brackets and quotes; the literal in Host is as good as a name.
+    fn ipv6_clients_are_served_and_named(driver: &str) {
+        let setup = Setup::more("[[listener]]\nname = \"six\"\naddress = \"[::1]:0\"\n");
+        let site = Site::echo(driver, &setup);
+        let mut client = Client::connect(site.gateway.listeners()[1]);
+        client.send("GET /six HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
+        assert_eq!(client.response().text(), "/six");
+        let request = &site.origin.requests()[0];
+        assert_eq!(request.field("host").as_deref(), Some("[::1]:80"));
+        assert_eq!(request.field("x-forwarded-for").as_deref(), Some("::1"));
+        let forwarded = request.field("forwarded").expect("a Forwarded field");
+        assert!(forwarded.contains("for=\"[::1]\""), "{forwarded}");
+    }
+
     /// Row 26, RFC 9110 §7.6.1: Connection, what it names, and the other fields of one connection stay there.
     fn hop_by_hop_fields_of_requests_are_taken_off(driver: &str) {
         let site = Site::echo(driver, &Setup::default());

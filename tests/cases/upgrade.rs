@@ -163,6 +163,31 @@ both_drivers! {
         assert!(site.origin.wait_until(|origin| origin.open_connections() == 0));
     }
 
+    /// A tunnel lives as long as something moves in either direction, and ends when nothing has for a while.
+    fn a_silent_tunnel_ends(driver: &str) {
+        let site = Site::new(driver, &Setup::listener("timeouts = { tunnel = \"1s\" }"), Origin::raw(|mut conn| {
+            if conn.head().is_none() {
+                return;
+            }
+            conn.write(SWITCHING).expect("a client that waits");
+            // One direction is enough to keep it: the client only listens.
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(250));
+                conn.write(b"tick").expect("a tunnel that is kept");
+            }
+            assert!(conn.some().is_empty(), "the client said nothing");
+        }));
+        let mut client = site.connect();
+        client.send(HANDSHAKE);
+        assert_eq!(client.response().status(), 101);
+        assert_eq!(client.bytes(32), b"tick".repeat(8));
+        let silent = std::time::Instant::now();
+        client.rest();
+        let took = silent.elapsed();
+        assert!((Duration::from_millis(700)..Duration::from_secs(5)).contains(&took), "{took:?}");
+        assert!(site.origin.wait_until(|origin| origin.open_connections() == 0));
+    }
+
     /// Bulk through a tunnel arrives whole and in order, both ways at once.
     fn bulk_goes_through_both_ways(driver: &str) {
         const BYTES: usize = 4 << 20;
