@@ -4,7 +4,7 @@ use sluice_load::message::Framing;
 use sluice_load::origin::{Content, Gate, Origin, Reply, Then};
 use sluice_load::random::Random;
 
-use crate::harness::{Client, Setup, Site, both_drivers};
+use crate::harness::{Client, Setup, Site, both_drivers, eventually};
 
 fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")
@@ -328,6 +328,48 @@ both_drivers! {
             assert_eq!(String::from_utf8_lossy(&client.bytes(event.len())), event);
         }
         assert_eq!(client.bytes(5), b"0\r\n\r\n");
+    }
+
+    /// While an origin has no event to send, the gateway holds one buffer for the exchange and not two.
+    fn silent_event_streams_hold_one_buffer(driver: &str) {
+        const STREAMS: u64 = 20;
+        let gate = Gate::new();
+        let held = gate.clone();
+        let origin = Origin::http(move |request| {
+            let held = held.clone();
+            let streams = request.head.target == "/events";
+            Reply::stream(move |chunks| {
+                chunks.send(b"data: 1\n\n")?;
+                if streams {
+                    held.wait();
+                }
+                Ok(())
+            })
+            .with("Content-Type", "text/event-stream")
+        });
+        let site = Site::new(driver, &Setup::more("[admin]\naddress = \"127.0.0.1:0\"\n"), origin);
+        let clients: Vec<Client> = (0..STREAMS)
+            .map(|_| {
+                let mut client = site.connect();
+                client.send(get("/events"));
+                client.head();
+                client.bytes("9\r\ndata: 1\n\n\r\n".len());
+                client
+            })
+            .collect();
+        let held_bytes = || {
+            let mut admin = Client::connect(site.gateway.admin());
+            admin.send(get("/metrics"));
+            let metrics = admin.response().text();
+            let line = metrics.lines().find_map(|line| line.strip_prefix("sluice_buffer_bytes "));
+            line.and_then(|value| value.parse::<u64>().ok()).expect("the metric")
+        };
+        let one_each = STREAMS * 16 * 1024..STREAMS * 24 * 1024;
+        assert!(eventually(|| one_each.contains(&held_bytes())), "{} bytes", held_bytes());
+        gate.open();
+        for mut client in clients {
+            assert_eq!(client.bytes(5), b"0\r\n\r\n");
+        }
     }
 
     /// A request body streams too: the origin has the first part before the last is sent, without a byte of it lost.

@@ -21,8 +21,12 @@ use crate::exchange::Exchange;
 use crate::rt::{self, Buffer, SMALL};
 use crate::upload::{Upload, last_chunk};
 use crate::upstream::{Leg, UpstreamResponse};
+use crate::wheel::Tick;
 
 use super::tunnel;
+
+/// How long an upstream may be silent within a response before the connection gives its buffer back.
+const PAUSE: Tick = 10;
 
 /// How sending a response ended.
 pub(super) struct SentResponse {
@@ -118,6 +122,7 @@ pub(super) async fn send(
         (result, buffer) = send_head_apart(core, exchange, &scratch.head, buffer).await;
     }
     let mut is_bulk = buffer.len() > SMALL;
+    let mut paused = plan.is_event_stream;
     let failure = loop {
         if result.is_ok() {
             (result, buffer) = client.write_all(core, exchange, buffer).await;
@@ -134,8 +139,18 @@ pub(super) async fn send(
         }
         let due = core.deadlines.after(upstream.timeouts.idle);
         leg.connection.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
+        let since = core.deadlines.now();
+        if paused {
+            // Events that come now and then, or a long poll: such a connection holds no buffer meanwhile.
+            drop(buffer);
+            // A connection that cannot be waited for is told apart by the read.
+            let _ = leg.connection.stream.readable().await;
+            let Some(taken) = core.buffers.take() else { break Some(Failure::OutOfMemory) };
+            buffer = taken;
+        }
         let (received, returned) = reader.read(&leg.connection.stream, buffer).await;
         buffer = returned;
+        paused = plan.is_event_stream || core.deadlines.now() > since + PAUSE;
         // An end that we made ourselves is no end of the response.
         if let Some(failure) = cut_short(&leg, &received, &reader) {
             break Some(failure);
@@ -166,13 +181,14 @@ pub(super) async fn send(
         rt::reset_on_close(client.stream.fd());
         return SentResponse::broken();
     }
-    drop(buffer);
     finish(core, leg, &reader, plan.reusable, &upstream.keep_alive).await
 }
 
 /// How a response is passed on.
 struct Plan {
     frame: Frame,
+    /// Whether it is a stream of events (WHATWG HTML §9.2), between which little else happens.
+    is_event_stream: bool,
     /// Whether the end of the content is the end of the connection to the client.
     ends_with_connection: bool,
     /// Whether the connection to the upstream can serve a further request, as far as the head tells.
@@ -216,6 +232,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     } else if let connection @ ("close" | "keep-alive") = connection_field(exchange.keep_alive, exchange.version) {
         edits.add("Connection", &[connection.as_bytes()]);
     }
+    let is_event_stream = view.field(Name::ContentType).is_some_and(|value| value.starts_with(b"text/event-stream"));
     if !table.has(Name::Date) {
         // RFC 9110 §6.6.1
         core.date(|date| edits.add("Date", &[date.as_bytes()]));
@@ -226,7 +243,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     encode::response(&mut writer, view, edits);
     let length = writer.finish().expect("it is at most as long as the lines that it is made of");
     out.truncate(length);
-    Plan { frame, ends_with_connection, reusable }
+    Plan { frame, is_event_stream, ends_with_connection, reusable }
 }
 
 /// Whether the response ended too early, and why.
