@@ -174,6 +174,8 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: Vec<(String, String)>,
+    /// Files whose content was put in for a `${file:PATH}`.
+    referred: Vec<String>,
 }
 
 impl Sources {
@@ -181,6 +183,11 @@ impl Sources {
     pub(crate) fn push(&mut self, name: String, text: String) -> u32 {
         self.files.push((name, text));
         self.files.len() as u32 - 1
+    }
+
+    /// Adds a file that a value refers to, read or not.
+    pub(crate) fn refer(&mut self, name: String) {
+        self.referred.push(name);
     }
 
     pub(crate) fn name(&self, file: u32) -> &str {
@@ -227,6 +234,11 @@ impl Report {
     /// Whether anything stands in the way.
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// All files that the configuration was read from, included ones and those that values refer to.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.sources.files.iter().map(|(name, _)| name).chain(&self.sources.referred).map(String::as_str)
     }
 
     /// The name of the file of a place.

@@ -1,5 +1,6 @@
 //! Files: reading, parsing, including. Nothing else touches the disk.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -26,16 +27,21 @@ pub(crate) struct Files<'a> {
     sources: Sources,
     diagnostics: Vec<Diagnostic>,
     seen: HashSet<PathBuf>,
+    referred: RefCell<HashSet<PathBuf>>,
     broken: bool,
 }
 
 impl<'a> Files<'a> {
     pub(crate) fn new(variables: Variables<'a>) -> Self {
         let (sources, diagnostics, seen) = (Sources::default(), Vec::new(), HashSet::new());
-        Files { variables, sources, diagnostics, seen, broken: false }
+        Files { variables, sources, diagnostics, seen, referred: RefCell::default(), broken: false }
     }
 
-    pub(crate) fn into_parts(self) -> (Sources, Vec<Diagnostic>) {
+    pub(crate) fn into_parts(mut self) -> (Sources, Vec<Diagnostic>) {
+        let mut referred: Vec<PathBuf> = self.referred.take().into_iter().collect();
+        // In an order that does not vary, so that two lists can be compared.
+        referred.sort_unstable();
+        referred.iter().for_each(|path| self.sources.refer(path.display().to_string()));
         (self.sources, self.diagnostics)
     }
 
@@ -104,12 +110,18 @@ impl<'a> Files<'a> {
         }
     }
 
+    fn refer(&self, path: PathBuf) -> io::Result<String> {
+        let text = read(&path);
+        self.referred.borrow_mut().insert(path);
+        text
+    }
+
     fn look_up(&self, directory: &Path, reference: Reference<'_>) -> Result<String, SubstituteError> {
         match reference {
             Reference::Variable { name, default } => (self.variables)(name)
                 .or_else(|| default.map(str::to_owned))
                 .ok_or_else(|| SubstituteError::Missing(name.to_owned())),
-            Reference::File(path) => match read(&directory.join(path)) {
+            Reference::File(path) => match self.refer(directory.join(path)) {
                 Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
                 Err(error) => Err(SubstituteError::File { path: path.to_owned(), reason: error.to_string() }),
             },
