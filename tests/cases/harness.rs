@@ -205,7 +205,7 @@ pub(crate) struct Gateway {
     stdout: Lines,
     stderr: Lines,
     followers: Vec<JoinHandle<()>>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Gateway {
@@ -222,7 +222,7 @@ impl Gateway {
             stderr.follow(child.stderr.take().expect("a piped stderr")),
         ];
         let mut gateway =
-            Self { child, listeners: Vec::new(), ready: String::new(), config, stdout, stderr, followers, _dir: dir };
+            Self { child, listeners: Vec::new(), ready: String::new(), config, stdout, stderr, followers, dir };
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = gateway.stdout.wait(Duration::from_millis(50), |l| l.starts_with("ready: ")) {
@@ -258,8 +258,43 @@ impl Gateway {
 
     /// Asks the process to stop.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("TERM");
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill");
+    }
+
+    /// The file that it was started with.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("sluice.toml")
+    }
+
+    /// Puts another configuration in the place of its own at once, with the `[runtime]` table that it has.
+    pub(crate) fn configure(&self, toml: &str) {
+        let runtime = self.config.split_once("\n\n").expect("a [runtime] table").0;
+        let new = self.dir.file("new", format!("{runtime}\n\n{toml}"));
+        std::fs::rename(new, self.file()).expect("a file in a temporary directory");
+    }
+
+    /// Runs a command that asks it for something.
+    pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Output {
+        let admin = self.admin().to_string();
+        Command::new(binary()).args(arguments).args(["--admin", &admin]).output().expect("running the binary")
+    }
+
+    /// Has it read its configuration again; whether it serves by it, and what was said.
+    pub(crate) fn reload(&self) -> (bool, String) {
+        let output = self.command(&["reload"]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// What `/api/status` says, as text.
+    pub(crate) fn status(&self) -> String {
+        String::from_utf8_lossy(&self.command(&["status"]).stdout).into_owned()
     }
 
     /// The exit code, once the process has ended by itself.

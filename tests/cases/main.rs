@@ -15,6 +15,7 @@ mod forward;
 mod fuzz;
 mod logs;
 mod operate;
+mod reload;
 mod requests;
 mod responses;
 mod routes;

@@ -35,7 +35,7 @@ both_drivers! {
         let gate = Gate::new();
         let held = gate.clone();
         let origin = Origin::http(move |_| Reply::ok("done").gated(&held));
-        let mut site = Site::new(driver, &Setup::more("[admin]\naddress = \"127.0.0.1:0\"\n"), origin);
+        let mut site = Site::new(driver, &Setup::more("[admin]\naddress = \"127.0.0.1:0\"\n[drain]\ngrace = \"1ms\"\n"), origin);
         let mut client = site.connect();
         client.send(get("/x"));
         assert!(site.origin.wait_until(|origin| !origin.requests().is_empty()), "the request reaches the origin");
@@ -46,6 +46,7 @@ both_drivers! {
             admin.response().status()
         };
         assert!(eventually(|| ready() == 503), "readiness goes");
+        assert!(eventually(|| site.gateway.status().contains("\"accepting\": false")), "the door closes");
         gate.open();
         let response = client.response();
         assert_eq!((response.status(), response.text().as_str()), (200, "done"));

@@ -75,7 +75,7 @@ fn allocations_per_run(driver: &str) -> u64 {
          [upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n"
     );
     let loaded = sluice_config::load_str("test", &text).unwrap_or_else(|report| panic!("{report}"));
-    let gateway = Gateway::start(loaded.snapshot).expect("it starts");
+    let gateway = Gateway::start(loaded.snapshot, None).expect("it starts");
     let mut client = TcpStream::connect(gateway.listening[0]).expect("it listens");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     let mut buffer = [0; 4096];

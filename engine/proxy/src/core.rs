@@ -1,20 +1,22 @@
 //! A core: one event loop and everything that is its own. Passed as `&Core`; no globals, no thread-locals.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
 
 use sluice_rules::rewrite::Rewritten;
-use sluice_rules::snapshot::{Snapshot, UpstreamId};
+use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
 use sluice_wire::authority::Authority;
 use sluice_wire::h1::encode::Edits;
 use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
 use crate::deadline::Deadlines;
+use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::{Publication, Published};
 use crate::rt::BufferPool;
@@ -24,10 +26,10 @@ use crate::waiting::Waiting;
 /// What all cores and the control thread share.
 pub(crate) struct Shared {
     pub(crate) published: Published,
-    /// Set once: no new connections, and the last response on each old one says so.
+    /// Set once: the process is about to end.
     pub(crate) draining: AtomicBool,
-    /// Open connections of each listener.
-    pub(crate) connections: Vec<AtomicUsize>,
+    /// When the process began to serve.
+    pub(crate) started: Instant,
 }
 
 /// One event loop and what is its own.
@@ -39,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) waiting: Waiting,
     pub(crate) pools: Pools,
     local: RefCell<Rc<Local>>,
+    retired: RefCell<HashMap<u32, Retired>>,
     #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
@@ -50,11 +53,27 @@ pub(crate) struct Local {
     generation: u64,
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Endpoints>,
+    /// Where in the configuration the listener of a door is, by the door's number.
+    listeners: Vec<Option<u32>>,
+    /// Held, not read: the doors keep their numbers as long as anything here knows them by number.
+    publication: Arc<Publication>,
+}
+
+/// A door that the newest configuration does not name, and the last that does.
+struct Retired {
+    door: Arc<Door>,
+    local: Rc<Local>,
 }
 
 impl Local {
     pub(crate) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// What is expected of clients that came through a door. `None`: it is not named any more.
+    pub(crate) fn listener(&self, door: u32) -> Option<&Listener> {
+        let index = self.listeners.get(door as usize).copied().flatten()?;
+        self.snapshot.listeners.get(index as usize)
     }
 
     pub(crate) fn endpoints(&self, upstream: UpstreamId) -> &Endpoints {
@@ -65,7 +84,7 @@ impl Local {
 impl Core {
     pub(crate) fn new(index: usize, memory_bytes: usize, shared: Arc<Shared>, metrics: Arc<CoreMetrics>) -> Rc<Self> {
         let pools = Pools::default();
-        let local = Core::local_of(&shared.published.current(), &pools);
+        let local = Core::local_of(shared.published.current(), &pools);
         // xorshift needs a seed other than 0; cores must not choose alike.
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         Rc::new(Core {
@@ -76,29 +95,57 @@ impl Core {
             waiting: Waiting::default(),
             pools,
             local: RefCell::new(Rc::new(local)),
+            retired: RefCell::default(),
             scratches: RefCell::default(),
             random: Cell::new((seed ^ (index as u64) << 32) | 1),
             date: RefCell::default(),
         })
     }
 
-    fn local_of(publication: &Publication, pools: &Pools) -> Local {
+    fn local_of(publication: Arc<Publication>, pools: &Pools) -> Local {
         let upstreams = publication.addresses.iter().map(|addresses| pools.endpoints(addresses)).collect();
-        Local { generation: publication.generation, snapshot: Arc::clone(&publication.snapshot), upstreams }
+        let doors = &publication.doors;
+        let mut listeners = vec![None; doors.iter().map(|door| door.id as usize + 1).max().unwrap_or(0)];
+        for (index, door) in doors.iter().enumerate() {
+            listeners[door.id as usize] = Some(index as u32);
+        }
+        let (generation, snapshot) = (publication.generation, Arc::clone(&publication.snapshot));
+        Local { generation, snapshot, upstreams, listeners, publication }
     }
 
     /// The newest configuration. A request asks once and keeps what it got.
     pub(crate) fn local(&self) -> Rc<Local> {
         if self.local.borrow().generation != self.shared.published.generation() {
-            let local = Core::local_of(&self.shared.published.current(), &self.pools);
-            self.local.replace(Rc::new(local));
+            self.renew();
         }
         Rc::clone(&self.local.borrow())
     }
 
-    /// Whether the process is about to end.
-    pub(crate) fn draining(&self) -> bool {
-        self.shared.draining.load(Ordering::Relaxed)
+    /// The newest configuration that names a door: connections may outlive the listener that they came through.
+    pub(crate) fn local_of_door(&self, door: u32) -> Rc<Local> {
+        let local = self.local();
+        if local.listener(door).is_some() {
+            return local;
+        }
+        let retired = self.retired.borrow();
+        Rc::clone(&retired.get(&door).expect("it is kept as long as the door is in use").local)
+    }
+
+    #[cold]
+    fn renew(&self) {
+        let local = Core::local_of(self.shared.published.current(), &self.pools);
+        let before = self.local.replace(Rc::new(local));
+        let local = self.local.borrow();
+        let mut retired = self.retired.borrow_mut();
+        for door in before.publication.doors.iter().filter(|door| local.listener(door.id).is_none()) {
+            retired.insert(door.id, Retired { door: Arc::clone(door), local: Rc::clone(&before) });
+        }
+        self.metrics.generation.set(local.generation);
+    }
+
+    /// Forgets doors that are not used any more.
+    pub(crate) fn sweep(&self) {
+        self.retired.borrow_mut().retain(|_, retired| retired.door.is_in_use());
     }
 
     /// A random number, not fit for secrets (xorshift64*, Vigna 2016).

@@ -9,11 +9,15 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::rt::{self, Canceller};
+use crate::rt::{self, Canceller, Pending};
 use crate::wheel::{Key, Tick, Wheel};
 
 /// How exact deadlines are.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// How long a connection whose listener is closed waits for one more request, which would be told that the
+/// connection ends. Who is silent for that long hardly sends one just as the connection is closed.
+pub(crate) const LEAVING_IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// What ends a wait whose deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +26,18 @@ pub(crate) enum Expiry {
     ShutRead,
     /// The connection is over.
     ShutBoth,
+    /// The connection is over, unless something has come: it is between two requests.
+    Idle {
+        /// Where it came from.
+        door: u32,
+    },
     /// The read under way is cancelled and the connection lives on.
     Cancel,
 }
 
 struct Watch {
     fd: RawFd,
+    key: Key,
     expiry: Cell<Expiry>,
     expired: Cell<bool>,
     canceller: RefCell<Option<Rc<Canceller>>>,
@@ -63,13 +73,14 @@ impl Deadlines {
 
     /// A deadline for waits on this descriptor. It must be dropped before the descriptor is closed.
     pub(crate) fn watch(self: &Rc<Self>, fd: RawFd) -> Deadline {
+        let key = self.wheel.borrow_mut().insert();
         let watch = Rc::new(Watch {
             fd,
+            key,
             expiry: Cell::new(Expiry::ShutBoth),
             expired: Cell::new(false),
             canceller: RefCell::default(),
         });
-        let key = self.wheel.borrow_mut().insert();
         let mut watches = self.watches.borrow_mut();
         if watches.len() <= key.index() {
             watches.resize(key.index() + 1, None);
@@ -94,6 +105,12 @@ impl Deadlines {
                         canceller.cancel();
                     }
                 }
+                // What has come wakes who waits; a request is not lost for a tick.
+                Expiry::Idle { .. } if rt::pending(watch.fd) == Pending::Bytes => {}
+                Expiry::Idle { .. } => {
+                    watch.expired.set(true);
+                    rt::shutdown(watch.fd, Shutdown::Both);
+                }
                 Expiry::ShutRead => {
                     watch.expired.set(true);
                     rt::shutdown(watch.fd, Shutdown::Read);
@@ -103,6 +120,27 @@ impl Deadlines {
                     rt::shutdown(watch.fd, Shutdown::Both);
                 }
             }
+        }
+    }
+}
+
+impl Deadlines {
+    /// Lets connections that came through a door be idle for [`LEAVING_IDLE_MAX`] more at most.
+    pub(crate) fn hasten(&self, door: u32) {
+        let due = self.after(LEAVING_IDLE_MAX);
+        let mut wheel = self.wheel.borrow_mut();
+        for watch in self.watches.borrow().iter().flatten() {
+            if watch.expiry.get() == (Expiry::Idle { door }) {
+                wheel.hasten(watch.key, due);
+            }
+        }
+    }
+
+    /// Ends everything at once.
+    pub(crate) fn end_all(&self) {
+        for watch in self.watches.borrow().iter().flatten() {
+            watch.expired.set(true);
+            rt::shutdown(watch.fd, Shutdown::Both);
         }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Exchange<'c> {
 
 impl<'c> Exchange<'c> {
     pub(crate) fn open(core: &Core, client: &'c Client) -> Self {
-        let local = core.local();
+        let local = client.local(core);
         let listener = client.listener(&local);
         let write_pace = Pace::new(listener.timeouts.write, listener.limits.rate_min);
         Exchange {

@@ -16,7 +16,8 @@ use crate::rt::{self, Buffer, BufferPool, Listener, Mode, Stream};
 pub fn serve(listen: SocketAddr, to: SocketAddr) -> Result<(), StartError> {
     let mode = Mode::detect(Driver::Auto)?;
     let bound = rt::bind(listen, mode == Mode::Epoll);
-    let socket = bound.map_err(|error| StartError::Bind { address: listen, what: "floor".to_owned(), error })?;
+    let socket =
+        bound.map_err(|error| StartError::Bind { address: listen.to_string(), what: "floor".to_owned(), error })?;
     rt::run(mode, async move {
         let buffers = BufferPool::new(usize::MAX / 2);
         let Ok(listener) = Listener::new(socket) else { return };

@@ -25,18 +25,21 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
-use sluice_rules::snapshot::{Admin, Snapshot};
+use sluice_rules::snapshot::Snapshot;
 
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
+use crate::listen::{Accepting, Door};
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
 
+pub use crate::control::reload::{Reading, Source};
 pub use crate::rt::DriverError;
 
 /// Why the gateway could not start.
@@ -46,15 +49,12 @@ pub enum StartError {
     #[error("cannot listen on {address} ({what}): {error}")]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// What wanted it.
         what: String,
         /// The kernel's answer.
         error: io::Error,
     },
-    /// The admin endpoints are to listen on a Unix socket.
-    #[error("an admin socket is not part of this version: give an address instead")]
-    AdminSocket,
     /// No event loop could be started.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -67,29 +67,41 @@ pub enum StartError {
 pub struct Gateway {
     /// What it listens on, in the order of the configuration, with the ports that the kernel chose.
     pub listening: Vec<SocketAddr>,
-    /// Where the admin endpoints are.
-    pub admin: Option<SocketAddr>,
+    /// Where the admin endpoints are: `http://` and an address, or `unix:` and a path.
+    pub admin: Option<String>,
     /// Event loops.
     pub cores: usize,
     /// The kernel interface in use, as people read it.
     pub driver: String,
     /// Bytes of message buffers that may be in use at a time.
     pub memory_bytes: u64,
-    control: control::Control,
+    control: Arc<control::Control>,
 }
 
 /// What is sent to a core.
 pub(crate) enum Message {
-    /// Accept no more.
-    Drain,
+    /// Look at what is published.
+    Renew,
+    /// Accept connections on this socket.
+    Listen {
+        /// Where they come from.
+        door: Arc<Door>,
+        /// This core's own.
+        socket: TcpListener,
+    },
+    /// Accept no more there, and let the connections end.
+    Close(Arc<Door>),
+    /// End all connections at once.
+    End,
 }
 
 impl Gateway {
-    /// Listens on every address and starts the event loops. Returns when they are ready.
+    /// Listens on every address and starts the event loops. Returns when they are ready. `source` is where the
+    /// configuration came from, if it can be read again.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind that serves.
-    pub fn start(snapshot: Snapshot) -> Result<Gateway, StartError> {
+    pub fn start(snapshot: Snapshot, source: Option<Source>) -> Result<Gateway, StartError> {
         rt::avoid_huge_pages();
         let mode = Mode::detect(snapshot.runtime.driver)?;
         let cores = match snapshot.runtime.cores {
@@ -97,18 +109,13 @@ impl Gateway {
             None => thread::available_parallelism()?.get(),
         };
         let memory_bytes = snapshot.runtime.memory_bytes;
-        let (listening, mut sockets) = bind_all(&snapshot, cores, mode)?;
-        let admin = match &snapshot.admin {
-            None => None,
-            Some(Admin::Address(address)) => Some(control::bind_admin(*address)?),
-            Some(Admin::Socket(_)) => return Err(StartError::AdminSocket),
-        };
-        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let shared = Arc::new(Shared {
-            connections: snapshot.listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
-            published: Published::new(snapshot),
-            draining: AtomicBool::new(false),
-        });
+        let mut doors = control::doors::Doors::new(cores, mode);
+        let mut assigned = doors.assign(&snapshot.listeners, &[])?;
+        let listening = assigned.doors.iter().map(|door| door.address).collect();
+        let admin = snapshot.admin.as_ref().map(control::admin::Listener::bind).transpose()?;
+        let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
+        let published = Published::new(snapshot, assigned.doors);
+        let shared = Arc::new(Shared { published, draining: AtomicBool::new(false), started: Instant::now() });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
         let mut mailboxes = Vec::new();
         let (ready, all_ready) = mpsc::channel();
@@ -121,7 +128,11 @@ impl Gateway {
                 memory_bytes: (memory_bytes / cores as u64) as usize,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(core_metrics),
-                sockets: sockets.iter_mut().filter_map(|of_listener| of_listener.pop()).collect(),
+                sockets: assigned
+                    .opened
+                    .iter_mut()
+                    .filter_map(|(door, sockets)| Some((Arc::clone(door), sockets.pop()?)))
+                    .collect(),
                 inbox,
                 ready: ready.clone(),
             };
@@ -136,8 +147,8 @@ impl Gateway {
             }
         }
         let driver = mode.to_string();
-        let control = control::Control { shared, metrics, mailboxes, admin, driver: driver.clone() };
-        Ok(Gateway { listening, admin: admin_address, cores, driver, memory_bytes, control })
+        let control = control::Control::new(shared, metrics, mailboxes, doors, admin, driver.clone(), source);
+        Ok(Gateway { listening, admin: admin_address, cores, driver, memory_bytes, control: Arc::new(control) })
     }
 
     /// Serves until the process is told to stop, on this thread: signals, names, the admin endpoints. `ready` is
@@ -146,31 +157,8 @@ impl Gateway {
     /// # Errors
     /// If the control thread's own event loop cannot be started.
     pub fn run(self, ready: impl FnOnce(&Gateway)) -> io::Result<()> {
-        self.control.run(|| ready(&self))
+        control::run(&self.control, || ready(&self))
     }
-}
-
-/// A socket of every listener for each core.
-fn bind_all(
-    snapshot: &Snapshot,
-    cores: usize,
-    mode: Mode,
-) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), StartError> {
-    let (mut addresses, mut sockets) = (Vec::new(), Vec::new());
-    for listener in &snapshot.listeners {
-        let mut address = listener.address;
-        let mut of_listener = Vec::new();
-        for _ in 0..cores {
-            let failed = |error| StartError::Bind { address, what: format!("listener {}", listener.name), error };
-            let socket = rt::bind(address, mode == Mode::Epoll).map_err(failed)?;
-            // The first socket settles a port that was left to the kernel.
-            address = socket.local_addr()?;
-            of_listener.push(socket);
-        }
-        addresses.push(address);
-        sockets.push(of_listener);
-    }
-    Ok((addresses, sockets))
 }
 
 /// What a core's thread is started with.
@@ -180,7 +168,7 @@ struct CoreStart {
     memory_bytes: usize,
     shared: Arc<Shared>,
     metrics: Arc<CoreMetrics>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<(Arc<Door>, TcpListener)>,
     inbox: rt::Inbox<Message>,
     ready: mpsc::Sender<Result<(), DriverError>>,
 }
@@ -200,10 +188,10 @@ impl CoreStart {
     async fn serve(self) {
         let core = Core::new(self.index, self.memory_bytes, self.shared, self.metrics);
         core.tick_date();
-        let mut listeners = Vec::new();
-        for (index, socket) in self.sockets.into_iter().enumerate() {
-            match rt::Listener::new(socket) {
-                Ok(listener) => listeners.push(listen::start(&core, listener, index)),
+        let mut accepting = Vec::new();
+        for (door, socket) in self.sockets {
+            match listen::start(&core, socket, door) {
+                Ok(started) => accepting.push(started),
                 Err(error) => {
                     let _ = self.ready.send(Err(DriverError::NoEpoll(error)));
                     return;
@@ -212,14 +200,33 @@ impl CoreStart {
         }
         let _ = self.ready.send(Ok(()));
         drop(self.ready);
-        rt::spawn(self.inbox.serve(self.mode == Mode::Epoll, move |message| match message {
-            Message::Drain => {
-                for listener in &listeners {
-                    rt::shutdown(listener.fd(), std::net::Shutdown::Both);
-                }
-            }
-        }));
+        let there = Rc::clone(&core);
+        rt::spawn(self.inbox.serve(self.mode == Mode::Epoll, move |message| receive(&there, &mut accepting, message)));
         beat(&core).await;
+    }
+}
+
+/// Does what the control thread asks for.
+fn receive(core: &Rc<Core>, accepting: &mut Vec<Rc<Accepting>>, message: Message) {
+    match message {
+        Message::Renew => drop(core.local()),
+        Message::Listen { door, socket } => {
+            // A core that was stuck meanwhile may find the listener gone again.
+            if core.local().listener(door.id).is_none() {
+                return;
+            }
+            match listen::start(core, socket, door) {
+                Ok(started) => accepting.push(started),
+                Err(error) => tracing::error!(%error, "a core cannot accept on a new listener"),
+            }
+        }
+        Message::Close(door) => {
+            if let Some(index) = accepting.iter().position(|accepting| accepting.door.id == door.id) {
+                rt::spawn(accepting.swap_remove(index).close());
+            }
+            core.deadlines.hasten(door.id);
+        }
+        Message::End => core.deadlines.end_all(),
     }
 }
 
@@ -234,9 +241,12 @@ async fn beat(core: &Rc<Core>) {
         core.tick_date();
         if beats.is_multiple_of(10) {
             core.pools.sweep(core);
+            core.sweep();
+            // Without requests nothing else would let go of what is replaced.
+            drop(core.local());
             core.buffers.shrink();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
-        core.metrics.last_tick.set(beats);
+        core.metrics.last_tick.set(core.shared.started.elapsed().as_millis() as u64);
     }
 }

@@ -7,13 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use sluice_rules::snapshot::{Endpoint, Snapshot};
 
+use crate::listen::Door;
+
 /// The configuration and what its names stand for now.
 pub(crate) struct Publication {
     /// The configuration.
     pub(crate) snapshot: Arc<Snapshot>,
+    /// For each listener where its connections come from.
+    pub(crate) doors: Vec<Arc<Door>>,
     /// For each upstream the addresses of its endpoints.
     pub(crate) addresses: Vec<Vec<SocketAddr>>,
-    /// Counts publications.
+    /// Counts configurations.
+    pub(crate) configuration: u64,
+    /// Counts publications: a configuration is published anew when addresses change.
     pub(crate) generation: u64,
 }
 
@@ -24,13 +30,13 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>) -> Self {
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
-        let first = Publication { snapshot: Arc::new(snapshot), addresses, generation: 1 };
+        let first = Publication { snapshot: Arc::new(snapshot), doors, addresses, configuration: 1, generation: 1 };
         Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) }
     }
 
-    /// The generation of the newest publication: one relaxed load, which is all that a request pays.
+    /// The generation of the newest publication: one load, which is all that a request pays.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -40,11 +46,37 @@ impl Published {
         self.current.load_full()
     }
 
-    /// Replaces the addresses. Only the control thread publishes.
-    pub(crate) fn set_addresses(&self, addresses: Vec<Vec<SocketAddr>>) {
+    /// Replaces the configuration. Only the control thread publishes. Returns what was replaced: to free a large
+    /// configuration takes a while, so no core is to be the last that holds it.
+    #[must_use]
+    pub(crate) fn replace(
+        &self,
+        snapshot: Snapshot,
+        doors: Vec<Arc<Door>>,
+        addresses: Vec<Vec<SocketAddr>>,
+    ) -> Arc<Publication> {
         let before = self.current();
-        let generation = before.generation + 1;
-        let next = Publication { snapshot: Arc::clone(&before.snapshot), addresses, generation };
+        let (configuration, generation) = (before.configuration + 1, before.generation + 1);
+        self.publish(Publication { snapshot: Arc::new(snapshot), doors, addresses, configuration, generation });
+        before
+    }
+
+    /// Replaces the addresses, in the same manner.
+    #[must_use]
+    pub(crate) fn set_addresses(&self, addresses: Vec<Vec<SocketAddr>>) -> Arc<Publication> {
+        let before = self.current();
+        self.publish(Publication {
+            snapshot: Arc::clone(&before.snapshot),
+            doors: before.doors.clone(),
+            addresses,
+            configuration: before.configuration,
+            generation: before.generation + 1,
+        });
+        before
+    }
+
+    fn publish(&self, next: Publication) {
+        let generation = next.generation;
         self.current.store(Arc::new(next));
         self.generation.store(generation, Ordering::Release);
     }

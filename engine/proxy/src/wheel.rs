@@ -82,6 +82,13 @@ impl Wheel {
         }
     }
 
+    /// Sets a deadline that is set to a later time to this one.
+    pub fn hasten(&mut self, key: Key, due: Tick) {
+        if (due + 1..NEVER).contains(&self.slots[key.slot as usize].due) {
+            self.set(key, due);
+        }
+    }
+
     /// Unsets a deadline.
     pub fn unset(&mut self, key: Key) {
         self.slots[key.slot as usize].due = NEVER;

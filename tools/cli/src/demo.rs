@@ -19,15 +19,15 @@ pub(crate) fn demo(listen: &str) -> ExitCode {
         }
     };
     let text = CONFIGURATION.replace("LISTEN", listen).replace("ORIGIN", &origin.address().to_string());
-    run::serve(sluice_config::load_str("demo.toml", &text), |gateway| {
+    run::serve(run::accept(sluice_config::load_str("demo.toml", &text), false), None, |gateway| {
         let url = gateway.listening.first().map(|address| format!("http://{address}")).unwrap_or_default();
         println!("{}\n", run::ready_line(gateway));
         println!("An origin is at http://{}, the gateway in front of it at {url}. Try:\n", origin.address());
         for (path, what) in TRY {
             println!("  curl {:44} # {what}", format!("-i {url}{path}"));
         }
-        if let Some(admin) = gateway.admin {
-            println!("  curl {:44} # what the gateway counts", format!("http://{admin}/metrics"));
+        if let Some(admin) = &gateway.admin {
+            println!("  curl {:44} # what the gateway counts", format!("{admin}/metrics"));
         }
         println!("\nA WebSocket echo is at {}/ws. Press Ctrl-C to stop.", url.replace("http:", "ws:"));
     })

@@ -1,5 +1,6 @@
 //! `sluice`: an API gateway. Arguments in, library calls, text out.
 
+mod admin;
 mod check;
 mod demo;
 mod proxy;
@@ -9,6 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+use admin::Whom;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,6 +38,21 @@ enum Command {
         /// How to print what was found
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
+    },
+    /// Print how a running gateway is, as JSON
+    Status {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Have a running gateway read its configuration again: exit code 0 once every core serves by it
+    Reload {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Tell a running gateway to finish what it has begun and end
+    Drain {
+        #[command(flatten)]
+        whom: Whom,
     },
     /// A reverse proxy without a file
     Proxy {
@@ -68,6 +86,9 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { file } => run::run(&file),
         Command::Check { file, format } => check::check(&file, format),
+        Command::Status { whom } => admin::status(&whom),
+        Command::Reload { whom } => admin::reload(&whom),
+        Command::Drain { whom } => admin::drain(&whom),
         Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
         Command::Demo { listen } => demo::demo(&listen),
     }

@@ -8,7 +8,8 @@ use crate::run;
 /// Forwards everything from one address to some others.
 pub(crate) fn proxy(listen: &str, to: &[String], cores: Option<usize>) -> ExitCode {
     let text = configuration(listen, to, cores);
-    run::serve(sluice_config::load_str("command line", &text), |gateway| println!("{}", run::ready_line(gateway)))
+    let reading = run::accept(sluice_config::load_str("command line", &text), false);
+    run::serve(reading, None, |gateway| println!("{}", run::ready_line(gateway)))
 }
 
 /// The file that one would write for it.

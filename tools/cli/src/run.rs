@@ -2,28 +2,45 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sluice_config::{Loaded, Report};
-use sluice_proxy::Gateway;
+use sluice_proxy::{Gateway, Reading, Source};
 
 /// Serves until the process is told to stop.
 pub(crate) fn run(file: &Path) -> ExitCode {
-    serve(sluice_config::load(file), |gateway| println!("{}", ready_line(gateway)))
+    let reading = read(file, std::io::stderr().is_terminal());
+    let again = file.to_owned();
+    let source = Source { read: Box::new(move || read(&again, false)), files: reading.files.clone() };
+    serve(reading, Some(source), |gateway| println!("{}", ready_line(gateway)))
 }
 
-/// Serves what was loaded; `ready` is called once every core listens.
-pub(crate) fn serve(loaded: Result<Loaded, Report>, ready: impl FnOnce(&Gateway)) -> ExitCode {
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            eprint!("{}", report.render(std::io::stderr().is_terminal()));
-            return ExitCode::from(1);
-        }
+/// Reads a file as it is read for every start and every reload.
+fn read(file: &Path, colours: bool) -> Reading {
+    let mut reading = accept(sluice_config::load(file), colours);
+    // It is watched even while it is not there.
+    if !reading.files.iter().any(|read| read == file) {
+        reading.files.insert(0, file.to_owned());
+    }
+    reading
+}
+
+/// What may run of what was loaded, and what there is to say about it.
+pub(crate) fn accept(loaded: Result<Loaded, Report>, colours: bool) -> Reading {
+    let (snapshot, report) = match loaded {
+        Ok(loaded) => (Some(loaded.snapshot), loaded.report),
+        Err(report) => (None, report),
     };
-    eprint!("{}", loaded.report.render(std::io::stderr().is_terminal()));
-    let gateway = match Gateway::start(loaded.snapshot) {
+    let files = report.files().map(PathBuf::from).collect();
+    Reading { snapshot, report: report.render(colours), files }
+}
+
+/// Serves what was read; `ready` is called once every core listens.
+pub(crate) fn serve(reading: Reading, source: Option<Source>, ready: impl FnOnce(&Gateway)) -> ExitCode {
+    eprint!("{}", reading.report);
+    let Some(snapshot) = reading.snapshot else { return ExitCode::from(1) };
+    let gateway = match Gateway::start(snapshot, source) {
         Ok(gateway) => gateway,
         Err(error) => {
             eprintln!("sluice: {error}");
@@ -44,8 +61,8 @@ pub(crate) fn ready_line(gateway: &Gateway) -> String {
     let mut line = String::from("ready: ");
     let listening: Vec<String> = gateway.listening.iter().map(|address| format!("http://{address}")).collect();
     line.push_str(&listening.join(", "));
-    if let Some(admin) = gateway.admin {
-        let _ = write!(line, ", admin http://{admin}");
+    if let Some(admin) = &gateway.admin {
+        let _ = write!(line, ", admin {admin}");
     }
     let cores = gateway.cores;
     let plural = if cores == 1 { "" } else { "s" };

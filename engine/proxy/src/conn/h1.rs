@@ -12,7 +12,7 @@ use sluice_rules::reply::{OVERLOADED, Reply};
 use sluice_wire::h1::parse::{self, Progress};
 
 use crate::core::{Core, Scratch};
-use crate::deadline::{Expiry, TICK};
+use crate::deadline::{Expiry, LEAVING_IDLE_MAX, TICK};
 use crate::exchange::Exchange;
 use crate::respond::{Response, respond};
 use crate::rt::{self, Buffer, Canceller, LARGE, Pending};
@@ -47,11 +47,12 @@ pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> 
             // A client that connects and says nothing gets no buffer.
             if client.served.get() || rt::pending(client.stream.fd()) == Pending::Nothing {
                 let patience = {
-                    let local = core.local();
+                    let local = client.local(&core);
                     let timeouts = &client.listener(&local).timeouts;
-                    if client.served.get() { timeouts.keep_alive } else { timeouts.header }
+                    let patience = if client.served.get() { timeouts.keep_alive } else { timeouts.header };
+                    if client.is_leaving() { patience.min(LEAVING_IDLE_MAX) } else { patience }
                 };
-                client.deadline.set_after(patience, Expiry::ShutBoth);
+                client.deadline.set_after(patience, client.idle());
                 if client.stream.readable().await.is_err() || client.deadline.expired() {
                     return;
                 }
@@ -122,7 +123,7 @@ async fn read_head(
     scratch: &mut Scratch,
     mut input: Buffer,
 ) -> (Head, Buffer) {
-    let local = core.local();
+    let local = client.local(core);
     let listener = client.listener(&local);
     let limits = listener.limits.head();
     let mut progress = Progress::default();

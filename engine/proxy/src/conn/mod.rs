@@ -10,14 +10,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use sluice_rules::snapshot::Listener;
 use sluice_wire::forwarded::Hop;
 
-use crate::core::{Core, Local, Shared};
+use crate::core::{Core, Local};
 use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
+use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
 use crate::rt::{Buffer, Stream};
 
@@ -26,33 +26,48 @@ pub(crate) struct Client {
     /// Dropped before the stream, whose descriptor it watches.
     pub(crate) deadline: Deadline,
     pub(crate) stream: Stream,
-    listener: usize,
+    door: u32,
     /// What upstreams are told of it.
     pub(crate) hop: Hop,
     /// Whether it has sent a request already.
     pub(crate) served: Cell<bool>,
-    _open: Open,
+    open: Open,
 }
 
 impl Client {
     /// Takes in a connection that was accepted. `None`: the listener has as many as it may have.
-    pub(crate) fn admit(core: &Core, stream: Stream, peer: SocketAddr, listener: usize) -> Option<Client> {
-        let local = core.local();
-        let config = &local.snapshot().listeners[listener];
-        let open = Open::count(core, listener, config.limits.connections)?;
+    pub(crate) fn admit(core: &Core, stream: Stream, peer: SocketAddr, door: &Arc<Door>) -> Option<Client> {
+        let local = core.local_of_door(door.id);
+        let config = local.listener(door.id)?;
+        let open = Open::count(core, door, config.limits.connections)?;
         Some(Client {
             deadline: core.deadlines.watch(stream.fd()),
             stream,
-            listener,
+            door: door.id,
             hop: config.hop(peer.ip()),
             served: Cell::new(false),
-            _open: open,
+            open,
         })
     }
 
     /// What its listener expects of it.
     pub(crate) fn listener<'l>(&self, local: &'l Local) -> &'l Listener {
-        &local.snapshot().listeners[self.listener]
+        local.listener(self.door).expect("a client is served by a configuration that names its door")
+    }
+
+    /// The newest configuration that applies to it.
+    pub(crate) fn local(&self, core: &Core) -> Rc<Local> {
+        core.local_of_door(self.door)
+    }
+
+    /// Whether its connection is to end after the next response, since its listener is closed.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.open.door.is_closing()
+    }
+
+    /// What ends its connection while it is idle.
+    pub(crate) fn idle(&self) -> Expiry {
+        Expiry::Idle { door: self.door }
     }
 
     /// Writes all of a buffer, at least at the pace that is asked of clients.
@@ -79,27 +94,24 @@ impl Client {
 
 /// Counts a connection as open until it is dropped.
 struct Open {
-    shared: Arc<Shared>,
+    door: Arc<Door>,
     metrics: Arc<CoreMetrics>,
-    listener: usize,
 }
 
 impl Open {
-    fn count(core: &Core, listener: usize, limit: usize) -> Option<Open> {
-        let count = &core.shared.connections[listener];
-        if count.fetch_add(1, Ordering::Relaxed) >= limit {
-            count.fetch_sub(1, Ordering::Relaxed);
+    fn count(core: &Core, door: &Arc<Door>, limit: usize) -> Option<Open> {
+        if !door.enter(limit) {
             core.metrics.connections_refused.add(1);
             return None;
         }
         core.metrics.connections_open.add(1);
-        Some(Open { shared: Arc::clone(&core.shared), metrics: Arc::clone(&core.metrics), listener })
+        Some(Open { door: Arc::clone(door), metrics: Arc::clone(&core.metrics) })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.connections[self.listener].fetch_sub(1, Ordering::Relaxed);
+        self.door.leave();
         self.metrics.connections_open.sub(1);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn admit(
     exchange.framing = admitted.framing;
     exchange.connection = admitted.connection;
     exchange.expects_continue = admitted.expects_continue;
-    exchange.keep_alive = admitted.connection.persists(head.version) && !core.draining();
+    exchange.keep_alive = admitted.connection.persists(head.version) && !client.is_leaving();
     split_content(core, exchange, head.length, input)
 }
 

@@ -222,7 +222,7 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     let upload_waits =
         response.leg.upload.as_ref().is_some_and(|upload| !upload.read_all()) && exchange.expects_continue;
     let ends_with_connection = length_unknown && frame == Frame::Raw;
-    if ends_with_connection || upload_waits || core.draining() {
+    if ends_with_connection || upload_waits || exchange.client.is_leaving() {
         exchange.keep_alive = false;
     }
     if head.status == 101 {

@@ -1,18 +1,31 @@
-//! The admin endpoints: is it alive, is it ready, how much has it done.
+//! The admin endpoints: is it alive, is it ready, what does it do; and two that change something.
+//!
+//! `openapi.json` describes them; a test holds the table of paths to it.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use sluice_rules::snapshot::Admin;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::core::Shared;
-use crate::observe::metrics::{self, CoreMetrics};
+use super::reload::{Applied, ReloadError};
+use super::{Control, status};
+use crate::StartError;
+use crate::observe::metrics;
 
 /// Admin requests under way at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -20,75 +33,311 @@ const CONNECTIONS_MAX: usize = 64;
 /// A core that has not beaten for this long is stuck.
 const BEAT_MAX: Duration = Duration::from_secs(2);
 
-struct State {
-    shared: Arc<Shared>,
-    metrics: Vec<Arc<CoreMetrics>>,
-    driver: String,
+/// What the endpoints are, in OpenAPI's form.
+const OPENAPI: &str = include_str!("openapi.json");
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Something that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    OpenApi,
+    Reload,
+    Drain,
+}
+
+/// All there is, by path and by the method that it takes. HEAD goes with GET.
+const ENDPOINTS: [(&str, Method, Endpoint); 7] = [
+    ("/livez", Method::GET, Endpoint::Livez),
+    ("/readyz", Method::GET, Endpoint::Readyz),
+    ("/metrics", Method::GET, Endpoint::Metrics),
+    ("/api/status", Method::GET, Endpoint::Status),
+    ("/api/openapi.json", Method::GET, Endpoint::OpenApi),
+    ("/api/reload", Method::POST, Endpoint::Reload),
+    ("/api/drain", Method::POST, Endpoint::Drain),
+];
+
+/// Where admin requests come in.
+pub(crate) struct Listener {
+    socket: Socket,
+    address: String,
+    /// Whether only this machine can reach it by TCP, and so no name but those of loopback leads to it.
+    is_loopback: bool,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens for admin requests.
+    pub(crate) fn bind(admin: &Admin) -> Result<Self, StartError> {
+        let failed = |address: String| {
+            move |error| StartError::Bind { address: address.clone(), what: "admin".to_owned(), error }
+        };
+        match admin {
+            Admin::Address(address) => {
+                let bind = || {
+                    let socket = TcpListener::bind(address)?;
+                    socket.set_nonblocking(true)?;
+                    let bound = socket.local_addr()?;
+                    let is_loopback = bound.ip().is_loopback();
+                    Ok(Listener { socket: Socket::Tcp(socket), address: format!("http://{bound}"), is_loopback })
+                };
+                bind().map_err(failed(address.to_string()))
+            }
+            Admin::Socket(path) => {
+                let bind = || {
+                    remove_stale(path);
+                    let socket = UnixListener::bind(path)?;
+                    // Who may write to it controls the gateway.
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                    socket.set_nonblocking(true)?;
+                    let address = format!("unix:{}", path.display());
+                    Ok(Listener { socket: Socket::Unix(socket, path.clone()), address, is_loopback: false })
+                };
+                bind().map_err(failed(path.display().to_string()))
+            }
+        }
+    }
+
+    /// As people read it: `http://` and an address, or `unix:` and a path.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Removes what it leaves in the file system.
+    pub(super) fn remove(&self) {
+        if let Socket::Unix(_, path) = &self.socket {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the socket of a gateway that was killed. One that answers stays, and so does what is no socket.
+fn remove_stale(path: &Path) {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        // Should it fail, listening will fail and say why.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// A listener on the control thread.
+pub(super) enum Listening {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    /// Its form on the control thread.
+    pub(super) fn start(&self) -> io::Result<Listening> {
+        Ok(match &self.socket {
+            Socket::Tcp(socket) => Listening::Tcp(tokio::net::TcpListener::from_std(socket.try_clone()?)?),
+            Socket::Unix(socket, _) => Listening::Unix(tokio::net::UnixListener::from_std(socket.try_clone()?)?),
+        })
+    }
 }
 
 /// Serves admin requests for ever.
-pub(super) async fn serve(
-    listener: tokio::net::TcpListener,
-    shared: Arc<Shared>,
-    metrics: Vec<Arc<CoreMetrics>>,
-    driver: String,
-) {
-    let state = Arc::new(State { shared, metrics, driver });
+pub(super) async fn serve(listening: Listening, control: Arc<Control>) {
     let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
+        let control = Arc::clone(&control);
+        let accepted = match &listening {
+            Listening::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    connection(stream, control).await;
+                    drop(permit);
+                });
+            }),
+            Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    connection(stream, control).await;
+                    drop(permit);
+                });
+            }),
         };
-        let state = Arc::clone(&state);
-        tokio::spawn(async move {
-            let service = service_fn(|request| answer(Arc::clone(&state), request));
-            // An admin client that breaks its connection concerns nobody else.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            drop(permit);
-        });
+        if accepted.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let (status, content_type, body) = match request.uri().path() {
-        "/livez" | "/readyz" | "/metrics" if !reading => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new()),
-        "/livez" if alive(&state.metrics).await => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        "/livez" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "a core is stuck\n".to_owned()),
-        "/readyz" if state.shared.draining.load(Ordering::Relaxed) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".to_owned())
-        }
-        "/readyz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        "/metrics" => {
-            let generation = state.shared.published.generation();
-            let text = metrics::render(&state.metrics, &state.driver, generation);
-            (StatusCode::OK, "text/plain; version=0.0.4", text)
-        }
-        _ => (StatusCode::NOT_FOUND, "text/plain", "try /livez, /readyz or /metrics\n".to_owned()),
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, control: Arc<Control>) {
+    let service = service_fn(|request| answer(Arc::clone(&control), request));
+    // An admin client that breaks its connection concerns nobody else.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let Some((path, allowed, endpoint)) = ENDPOINTS.iter().find(|(path, ..)| *path == request.uri().path()) else {
+        let paths: Vec<&str> = ENDPOINTS.iter().map(|(path, ..)| *path).collect();
+        return Ok(response(StatusCode::NOT_FOUND, TEXT, format!("try one of {}\n", paths.join(", "))));
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    if method != allowed {
+        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} takes {allowed}\n"));
+        if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
+            refused.headers_mut().insert(ALLOW, allowed);
+        }
+        return Ok(refused);
+    }
+    let is_loopback = super::lock(&control.admin).as_ref().is_some_and(|admin| admin.is_loopback);
+    if path.starts_with("/api/")
+        && let Err(why) = from_this_site(request.headers(), method == Method::POST, is_loopback)
+    {
+        return Ok(response(StatusCode::FORBIDDEN, TEXT, format!("{why}\n")));
+    }
+    Ok(match endpoint {
+        Endpoint::Livez if status::slowest_beat(&control) < BEAT_MAX => response(StatusCode::OK, TEXT, "ok\n"),
+        Endpoint::Livez => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "a core is stuck\n"),
+        Endpoint::Readyz if control.is_draining() => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
+        Endpoint::Readyz => response(StatusCode::OK, TEXT, "ok\n"),
+        Endpoint::Metrics => {
+            let configuration = control.shared.published.current().configuration;
+            let text = metrics::render(&control.metrics, &control.driver, configuration);
+            response(StatusCode::OK, "text/plain; version=0.0.4", text + &status::reload_metrics(&control))
+        }
+        Endpoint::Status => response(StatusCode::OK, JSON, status::status(&control).to_string()),
+        Endpoint::OpenApi => response(StatusCode::OK, JSON, OPENAPI),
+        Endpoint::Reload => {
+            // A task of its own: a client that leaves must not stop it half way.
+            let there = Arc::clone(&control);
+            match tokio::spawn(async move { there.reload().await }).await {
+                Ok(outcome) => reloaded(outcome),
+                Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the reload failed\n"),
+            }
+        }
+        Endpoint::Drain => {
+            // Readiness goes before the answer, so that who asks can rely on it.
+            control.shared.draining.store(true, Ordering::Relaxed);
+            control.drain_asked.notify_one();
+            response(StatusCode::ACCEPTED, JSON, json!({ "state": "draining" }).to_string())
+        }
+    })
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    if let Ok(value) = content_type.parse() {
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, value);
-    }
-    Ok(response)
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
-/// Whether every core beats.
-async fn alive(cores: &[Arc<CoreMetrics>]) -> bool {
-    let beats = || cores.iter().map(|core| core.last_tick.get()).collect::<Vec<_>>();
-    let before = beats();
-    let beaten = async {
-        let mut check = tokio::time::interval(Duration::from_millis(20));
-        while beats().iter().zip(&before).any(|(now, before)| now == before) {
-            check.tick().await;
+fn reloaded(outcome: Result<Applied, ReloadError>) -> Response<Full<Bytes>> {
+    let (status, body) = match outcome {
+        Ok(applied) => {
+            let Applied { configuration, report, next_start, read, publish } = applied;
+            let body = json!({
+                "outcome": "applied",
+                "configuration": configuration,
+                "report": report,
+                "next-start": next_start,
+                "read-seconds": read.as_secs_f64(),
+                "publish-seconds": publish.as_secs_f64(),
+            });
+            (StatusCode::OK, body)
+        }
+        Err(error) => {
+            let (status, outcome) = match error {
+                ReloadError::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
+                ReloadError::NoSource | ReloadError::Draining => (StatusCode::CONFLICT, "failed"),
+                ReloadError::Listen(_) | ReloadError::Reading | ReloadError::Stuck => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+                }
+            };
+            (status, json!({ "outcome": outcome, "report": error.to_string() }))
         }
     };
-    tokio::time::timeout(BEAT_MAX, beaten).await.is_ok()
+    response(status, JSON, body.to_string())
+}
+
+/// Refuses what a web page of somebody else may have had a browser send.
+///
+/// A browser says where a POST comes from, so one that comes from any page is refused: there is no page of ours. A
+/// page whose name was made to lead to this machine (DNS rebinding) still sends its own name as `Host`.
+fn from_this_site(fields: &HeaderMap, changes: bool, is_loopback: bool) -> Result<(), &'static str> {
+    if changes {
+        let site = fields.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        if fields.contains_key(ORIGIN) || site.is_some_and(|site| site != b"none") {
+            return Err("requests from web pages are refused");
+        }
+    }
+    let host = fields.get(HOST).and_then(|host| host.to_str().ok());
+    if is_loopback && host.is_some_and(|host| !names_loopback(host)) {
+        return Err("the admin address goes by its IP address or as localhost");
+    }
+    Ok(())
+}
+
+/// Whether a `Host` is an IP address or `localhost`, with or without a port.
+fn names_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || literal.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_describes_what_is_served_and_nothing_else() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let mut described = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for method in methods.as_object().expect("methods").keys() {
+                described.insert((path.clone(), method.to_uppercase()));
+            }
+        }
+        let served = ENDPOINTS.iter().map(|(path, method, _)| ((*path).to_owned(), method.to_string()));
+        assert_eq!(described, served.collect());
+    }
+
+    #[test]
+    fn web_pages_do_not_control_the_gateway() {
+        let fields = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+            fields.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
+        };
+        let ours = [
+            fields(&[]),
+            fields(&[("host", "localhost:9901")]),
+            fields(&[("host", "127.0.0.1")]),
+            fields(&[("host", "[::1]:9901"), ("sec-fetch-site", "none")]),
+        ];
+        for fields in ours {
+            assert_eq!(from_this_site(&fields, true, true), Ok(()), "{fields:?}");
+        }
+        let others = [
+            fields(&[("host", "127.0.0.1"), ("origin", "http://evil.example")]),
+            fields(&[("host", "127.0.0.1"), ("origin", "null")]),
+            fields(&[("host", "127.0.0.1"), ("sec-fetch-site", "cross-site")]),
+            fields(&[("host", "127.0.0.1"), ("sec-fetch-site", "same-site")]),
+            fields(&[("host", "evil.example:9901")]),
+            fields(&[("host", "127.0.0.1.evil.example")]),
+        ];
+        for fields in others {
+            assert!(from_this_site(&fields, true, true).is_err(), "{fields:?}");
+        }
+        assert!(from_this_site(&fields(&[("host", "gateway.internal")]), true, false).is_ok());
+        assert!(from_this_site(&fields(&[("host", "evil.example")]), false, true).is_err(), "reading by rebinding");
+    }
 }

@@ -1,102 +1,208 @@
 //! The control thread: slow and rare work, on tokio, so that well-kept libraries serve it unchanged.
 
-mod admin;
+pub(crate) mod admin;
+pub(crate) mod doors;
 mod names;
+pub(crate) mod reload;
+mod status;
+mod watch;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
+use crate::Message;
 use crate::core::Shared;
+use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
+use crate::publish::Publication;
 use crate::rt::Mailbox;
-use crate::{Message, StartError};
 
-/// How long requests under way may take once the process was told to stop.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+use doors::Doors;
+use names::Names;
+use reload::{Outcomes, Source};
+use watch::Watched;
 
 /// How long the gateway waits for the addresses of its upstreams before it says that it is ready.
 const NAMES_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Listens for admin requests.
-pub(crate) fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bind = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|error| StartError::Bind { address, what: "admin".to_owned(), error })
-}
+/// How long a core may be so far behind that its mailbox is full.
+const SEND_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long connections have to end once they were cut off.
+const END_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What the control thread works with.
 pub(crate) struct Control {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) metrics: Vec<Arc<CoreMetrics>>,
-    pub(crate) mailboxes: Vec<Mailbox<Message>>,
-    pub(crate) admin: Option<TcpListener>,
-    pub(crate) driver: String,
+    shared: Arc<Shared>,
+    metrics: Vec<Arc<CoreMetrics>>,
+    mailboxes: Vec<Mailbox<Message>>,
+    doors: Mutex<Doors>,
+    admin: Mutex<Option<admin::Listener>>,
+    driver: String,
+    source: Option<Arc<Source>>,
+    watched: Watched,
+    names: Names,
+    /// Held while listeners or configuration change.
+    changing: tokio::sync::Mutex<()>,
+    reloads: Outcomes,
+    /// Configurations that were replaced and that a core may still hold.
+    replaced: Mutex<Vec<Arc<Publication>>>,
+    drain_asked: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Control {
-    /// Runs until the process is told to stop and has drained.
-    pub(crate) fn run(&self, ready: impl FnOnce()) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            // Before anybody is told that we are ready, a signal must find who handles it.
-            let stopped = self.until_stopped()?;
-            if let Some(listener) = &self.admin {
-                let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-                tokio::spawn(admin::serve(
-                    listener,
-                    Arc::clone(&self.shared),
-                    self.metrics.clone(),
-                    self.driver.clone(),
-                ));
-            }
-            let (asked, all_asked) = tokio::sync::oneshot::channel();
-            tokio::spawn(names::resolve(Arc::clone(&self.shared), asked));
-            tokio::select! {
-                _ = all_asked => {}
-                () = tokio::time::sleep(NAMES_TIME_MAX) => {}
-            }
-            ready();
-            stopped.await;
-            Ok(())
-        })
-    }
-
-    /// TERM and INT drain; a second one ends at once.
-    fn until_stopped(&self) -> io::Result<impl Future<Output = ()>> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            self.shared.draining.store(true, Ordering::Relaxed);
-            for mailbox in &self.mailboxes {
-                // A core that is a thousand messages behind is past draining.
-                let _ = mailbox.send(Message::Drain);
-            }
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = self.drained() => {}
-                () = tokio::time::sleep(DRAIN_TIME_MAX) => {}
-            }
-        })
-    }
-
-    /// Waits until no client is connected.
-    async fn drained(&self) {
-        let mut check = tokio::time::interval(Duration::from_millis(20));
-        while self.shared.connections.iter().any(|count| count.load(Ordering::Relaxed) > 0) {
-            check.tick().await;
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        metrics: Vec<Arc<CoreMetrics>>,
+        mailboxes: Vec<Mailbox<Message>>,
+        doors: Doors,
+        admin: Option<admin::Listener>,
+        driver: String,
+        source: Option<Source>,
+    ) -> Self {
+        let watched = Watched::new(source.as_ref().map(|source| source.files.clone()).unwrap_or_default());
+        Control {
+            shared,
+            metrics,
+            mailboxes,
+            doors: Mutex::new(doors),
+            admin: Mutex::new(admin),
+            driver,
+            source: source.map(Arc::new),
+            watched,
+            names: Names::default(),
+            changing: tokio::sync::Mutex::default(),
+            reloads: Outcomes::default(),
+            replaced: Mutex::default(),
+            drain_asked: Notify::new(),
         }
     }
+
+    fn doors(&self) -> MutexGuard<'_, Doors> {
+        lock(&self.doors)
+    }
+
+    fn replaced(&self) -> MutexGuard<'_, Vec<Arc<Publication>>> {
+        lock(&self.replaced)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sends a message to a core, or gives up on one that does not read its mailbox.
+    async fn send(&self, core: usize, mut message: impl FnMut() -> Message) -> bool {
+        let sent = async {
+            let mut waiting = message();
+            while let Err(returned) = self.mailboxes[core].send(waiting) {
+                waiting = returned;
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SEND_TIME_MAX, sent).await.is_ok()
+    }
+
+    /// Lets no one in any more, and those who are in leave.
+    async fn close(&self, door: &Arc<Door>) -> bool {
+        door.close();
+        let mut all_sent = true;
+        for core in 0..self.mailboxes.len() {
+            all_sent &= self.send(core, || Message::Close(Arc::clone(door))).await;
+        }
+        all_sent
+    }
+
+    /// First readiness goes, so that whoever balances load can look elsewhere, then the doors close. Returns when
+    /// the last connection has ended, at `drain.deadline` at the latest.
+    async fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let config = self.shared.published.current().snapshot.drain.clone();
+        tracing::info!(grace = ?config.grace, deadline = ?config.deadline, "draining");
+        sleep(config.grace).await;
+        let emptied = async {
+            let turn = self.changing.lock().await;
+            let doors = self.shared.published.current().doors.clone();
+            for door in &doors {
+                self.close(door).await;
+            }
+            drop(turn);
+            while self.doors().in_use() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(config.deadline, emptied).await.is_ok() {
+            return;
+        }
+        let left: u64 = self.metrics.iter().map(|core| core.connections_open.get()).sum();
+        tracing::warn!(connections = left, "the deadline of the drain has passed; what is left is cut off");
+        for core in 0..self.mailboxes.len() {
+            self.send(core, || Message::End).await;
+        }
+        let ended = async {
+            while self.doors().in_use() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(END_TIME_MAX, ended).await;
+    }
+}
+
+/// Runs until the process is told to stop and has drained. `ready` is called once every name was asked for.
+pub(crate) fn run(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(control, ready));
+    if let Some(admin) = &*lock(&control.admin) {
+        admin.remove();
+    }
+    // A file that never ends to be read must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
+    // Before anybody is told that we are ready, a signal must find who handles it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let listener = lock(&control.admin).as_ref().map(admin::Listener::start).transpose()?;
+    if let Some(listener) = listener {
+        tokio::spawn(admin::serve(listener, Arc::clone(control)));
+    }
+    let (asked, all_asked) = tokio::sync::oneshot::channel();
+    tokio::spawn(names::resolve(Arc::clone(control), asked));
+    tokio::spawn(watch::watch(Arc::clone(control)));
+    tokio::spawn(Arc::clone(control).free_replaced());
+    let there = Arc::clone(control);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // It says itself what came of it.
+            let _ = there.reload().await;
+        }
+    });
+    tokio::select! {
+        _ = all_asked => {}
+        () = sleep(NAMES_TIME_MAX) => {}
+    }
+    ready();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = control.drain_asked.notified() => {}
+    }
+    tokio::select! {
+        _ = terminate.recv() => tracing::warn!("told to stop again; ending at once"),
+        _ = interrupt.recv() => tracing::warn!("told to stop again; ending at once"),
+        () = control.drain() => {}
+    }
+    Ok(())
 }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use sluice_rules::snapshot::{Endpoint, Snapshot};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use crate::core::Shared;
+use super::Control;
 
 /// Bounds on how long an answer is used before it is asked for again.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -24,42 +24,97 @@ struct Known {
     ask_again: Instant,
 }
 
+/// The names of endpoints and what is known of them.
+#[derive(Default)]
+pub(super) struct Names {
+    known: Mutex<HashMap<String, Known>>,
+    resolver: OnceLock<Option<TokioResolver>>,
+    renewed: Notify,
+}
+
+impl Names {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for the names of which nothing is known yet.
+    pub(super) async fn learn(&self, snapshot: &Snapshot) {
+        for name in names(snapshot) {
+            if !self.known().contains_key(name) {
+                self.ask(name).await;
+            }
+        }
+    }
+
+    /// Another configuration serves: forgets the names that it does not have, and looks at the others.
+    pub(super) fn renew(&self, snapshot: &Snapshot) {
+        let names = names(snapshot);
+        self.known().retain(|name, _| names.binary_search(&name.as_str()).is_ok());
+        self.renewed.notify_one();
+    }
+
+    /// For each upstream the addresses of its endpoints, as far as they are known.
+    pub(super) fn addresses(&self, snapshot: &Snapshot) -> Vec<Vec<SocketAddr>> {
+        addresses(snapshot, &self.known())
+    }
+
+    /// Asks for one name.
+    async fn ask(&self, name: &str) {
+        let build = || match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+            Ok(resolver) => Some(resolver),
+            Err(error) => {
+                tracing::error!(%error, "names cannot be resolved; upstreams given by name have no address");
+                None
+            }
+        };
+        let before = self.known().get(name).map(|known| known.addresses.clone()).unwrap_or_default();
+        let known = match self.resolver.get_or_init(build) {
+            Some(resolver) => ask(resolver, name, before).await,
+            None => Known { addresses: before, ask_again: Instant::now() + TTL_MAX },
+        };
+        self.known().insert(name.to_owned(), known);
+    }
+
+    /// Asks for the names whose time has come. Returns when the next one's does.
+    async fn refresh(&self, snapshot: &Snapshot) -> Option<Instant> {
+        let names = names(snapshot);
+        for name in &names {
+            let fresh = self.known().get(*name).is_some_and(|known| known.ask_again > Instant::now());
+            if !fresh {
+                self.ask(name).await;
+            }
+        }
+        names.iter().filter_map(|name| self.known().get(*name).map(|known| known.ask_again)).min()
+    }
+}
+
 /// Keeps the addresses of all endpoints that are given by name up to date, for ever. `asked` hears when each was
 /// asked for once.
-pub(super) async fn resolve(shared: Arc<Shared>, asked: oneshot::Sender<()>) {
+pub(super) async fn resolve(control: Arc<Control>, asked: oneshot::Sender<()>) {
+    let (names, published) = (&control.names, &control.shared.published);
     let mut asked = Some(asked);
-    let publication = shared.published.current();
-    let snapshot = &publication.snapshot;
-    let names = names(snapshot);
-    if names.is_empty() {
-        return;
-    }
-    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
-        Ok(resolver) => resolver,
-        Err(error) => {
-            tracing::error!(%error, "names cannot be resolved; upstreams given by name have no address");
-            return;
-        }
-    };
-    let mut known: HashMap<&str, Known> = HashMap::new();
     loop {
-        for name in &names {
-            if known.get(name).is_some_and(|known| known.ask_again > Instant::now()) {
-                continue;
-            }
-            let before = known.remove(name).map(|known| known.addresses).unwrap_or_default();
-            known.insert(name, ask(&resolver, name, before).await);
-        }
-        let addresses = addresses(snapshot, &known);
-        if addresses != shared.published.current().addresses {
-            shared.published.set_addresses(addresses);
+        let next = names.refresh(&published.current().snapshot).await;
+        // Another configuration may have come meanwhile; nothing waits from here to the end of the change.
+        let current = published.current();
+        let addresses = names.addresses(&current.snapshot);
+        if addresses != current.addresses {
+            control.replaced().push(published.set_addresses(addresses));
         }
         if let Some(asked) = asked.take() {
             // Nobody may be waiting any more.
             let _ = asked.send(());
         }
-        let next = known.values().map(|known| known.ask_again).min().unwrap_or_else(Instant::now);
-        tokio::time::sleep_until(next.into()).await;
+        let sleep = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            () = names.renewed.notified() => {}
+        }
     }
 }
 
@@ -92,7 +147,7 @@ fn names(snapshot: &Snapshot) -> Vec<&str> {
     names
 }
 
-fn addresses(snapshot: &Snapshot, known: &HashMap<&str, Known>) -> Vec<Vec<SocketAddr>> {
+fn addresses(snapshot: &Snapshot, known: &HashMap<String, Known>) -> Vec<Vec<SocketAddr>> {
     let of_endpoint = |endpoint: &Endpoint| match endpoint {
         Endpoint::Address(address) => vec![*address],
         Endpoint::Name { host, port } => {

@@ -50,7 +50,10 @@ pub(crate) struct CoreMetrics {
     pub(crate) upstream_retries: Counter,
     pub(crate) upstream_idle: Counter,
     pub(crate) buffer_bytes: Counter,
+    /// When the core last beat: milliseconds since the start.
     pub(crate) last_tick: Counter,
+    /// The newest publication that the core has seen.
+    pub(crate) generation: Counter,
     failures: [Counter; FAILURES],
     failure_labels: [std::sync::OnceLock<&'static str>; FAILURES],
 }

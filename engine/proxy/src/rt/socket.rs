@@ -25,6 +25,36 @@ pub(crate) fn bind(address: SocketAddr, nonblocking: bool) -> io::Result<TcpList
     Ok(socket.into())
 }
 
+/// Has the kernel ignore clients that begin to connect to a listening socket. Handshakes under way are completed.
+///
+/// Should it be refused, as a strict seccomp profile may, they are taken until the socket is closed.
+pub(crate) fn ignore_handshakes(fd: RawFd) {
+    // A classic BPF program over the TCP header: a segment with SYN and without ACK is dropped (`ret 0`).
+    const FLAGS: u32 = 13;
+    const ACK_SYN: u32 = 0x12;
+    const SYN: u32 = 0x02;
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, ACK_SYN),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the option takes a `sock_fprog` of the size that is given, whose pointer is to as many instructions
+    // as it says; the kernel copies them before the call returns.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        );
+    }
+}
+
 /// Runs `action` on the socket behind a descriptor of ours.
 fn with<T>(fd: RawFd, action: impl FnOnce(SockRef<'_>) -> T) -> T {
     // SAFETY: callers pass the descriptor of a stream or listener that they hold, so it is open for the length
@@ -98,6 +128,11 @@ pub(crate) fn gone(fds: impl Iterator<Item = RawFd>) -> Vec<Gone> {
 /// Which of many connections are open and have nothing to read, in one system call.
 pub(crate) fn quiet(fds: impl Iterator<Item = RawFd>) -> Vec<bool> {
     poll_now(fds, libc::POLLIN | libc::POLLRDHUP).map(|events| events == 0).collect()
+}
+
+/// Whether a connection has nothing to read, or a listening socket nothing to accept.
+pub(crate) fn is_quiet(fd: RawFd) -> bool {
+    quiet(std::iter::once(fd)).first().is_none_or(|quiet| *quiet)
 }
 
 fn poll_now(fds: impl Iterator<Item = RawFd>, events: i16) -> impl Iterator<Item = i16> {

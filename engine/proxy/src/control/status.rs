@@ -1,0 +1,71 @@
+//! What the gateway says of itself: `/api/status`, and what is counted of reloads.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Control;
+use crate::observe::metrics::CoreMetrics;
+
+/// The time since a core's last beat.
+fn since_beat(control: &Control, core: &CoreMetrics) -> Duration {
+    control.shared.started.elapsed().saturating_sub(Duration::from_millis(core.last_tick.get()))
+}
+
+/// The longest time since any core's last beat.
+pub(super) fn slowest_beat(control: &Control) -> Duration {
+    control.metrics.iter().map(|core| since_beat(control, core)).max().unwrap_or_default()
+}
+
+/// The whole state in JSON.
+pub(super) fn status(control: &Control) -> Value {
+    let current = control.shared.published.current();
+    let snapshot = &current.snapshot;
+    let reloads: serde_json::Map<String, Value> =
+        control.reloads.all().into_iter().map(|(outcome, count)| (outcome.to_owned(), json!(count))).collect();
+    let cores = control.metrics.iter().enumerate().map(|(index, core)| {
+        json!({
+            "core": index,
+            "last-beat-seconds": since_beat(control, core).as_secs_f64(),
+            "generation": core.generation.get(),
+            "connections": core.connections_open.get(),
+            "requests": core.requests.get(),
+        })
+    });
+    let listeners = snapshot.listeners.iter().zip(&current.doors).map(|(listener, door)| {
+        json!({
+            "name": listener.name,
+            "address": door.address.to_string(),
+            "accepting": !door.is_closing(),
+            "connections": door.connections(),
+        })
+    });
+    let upstreams = snapshot.upstreams.iter().zip(&current.addresses).map(|(upstream, addresses)| {
+        let endpoints: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        json!({ "name": upstream.name, "endpoints": endpoints })
+    });
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": if control.is_draining() { "draining" } else { "serving" },
+        "uptime-seconds": control.shared.started.elapsed().as_secs_f64(),
+        "driver": control.driver,
+        "configuration": current.configuration,
+        "generation": current.generation,
+        "reloads": reloads,
+        "connections": control.metrics.iter().map(|core| core.connections_open.get()).sum::<u64>(),
+        "cores": cores.collect::<Vec<_>>(),
+        "listeners": listeners.collect::<Vec<_>>(),
+        "upstreams": upstreams.collect::<Vec<_>>(),
+    })
+}
+
+/// How reloads ended, in Prometheus' text form.
+pub(super) fn reload_metrics(control: &Control) -> String {
+    let name = "sluice_config_reloads_total";
+    let mut out = format!("# HELP {name} Reloads of the configuration by outcome.\n# TYPE {name} counter\n");
+    for (outcome, count) in control.reloads.all() {
+        let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
+    }
+    out
+}
