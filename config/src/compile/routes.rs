@@ -18,7 +18,7 @@ pub(super) struct Compiled {
     /// Upstreams that some route sends to.
     pub(super) used: HashSet<UpstreamId>,
     /// What each route matches, and the listeners where it applies.
-    matchers: Vec<(Matcher, Vec<usize>)>,
+    pub(super) matchers: Vec<(Matcher, Vec<usize>)>,
     sound: bool,
 }
 

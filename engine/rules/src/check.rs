@@ -1,6 +1,10 @@
-//! What the `[[test]]` tables of a configuration ask for and expect.
+//! What the `[[test]]` tables of a configuration ask for and expect, and whether it is so.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
+
+use crate::explain::{Explanation, Outcome, explain, explain_briefly};
+use crate::snapshot::Snapshot;
 
 /// A request, and what is to become of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,103 @@ pub struct Expect {
     pub sent_host: Option<String>,
     /// Fields that are sent to the upstream, with names in lower case. `None`: a field that is not sent.
     pub sent_fields: Vec<(String, Option<String>)>,
+}
+
+/// A test that does not hold.
+#[derive(Clone, Debug)]
+pub struct TestFailure {
+    /// Its name.
+    pub name: String,
+    /// Where it stands, as `file:line`.
+    pub place: String,
+    /// What is not as expected.
+    pub mismatches: Vec<Mismatch>,
+    /// What happens instead.
+    pub explanation: Explanation,
+}
+
+/// An expectation that is not met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Its key in the file.
+    pub key: String,
+    /// What was expected.
+    pub expected: String,
+    /// What is so.
+    pub actual: String,
+}
+
+impl Display for TestFailure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "test `{}` at {} does not hold:", self.name, self.place)?;
+        for Mismatch { key, expected, actual } in &self.mismatches {
+            writeln!(f, "  {key}: expected {expected}, got {actual}")?;
+        }
+        write!(f, "  because: {}", self.explanation.summary())?;
+        for miss in self.explanation.misses.nearest.iter().take(2) {
+            write!(f, "\n  route `{}`: {}", miss.route, miss.why)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the tests of a configuration and gives those that do not hold, in the order of the file.
+pub fn run_tests(snapshot: &Snapshot) -> Vec<TestFailure> {
+    let run = |test: &Test| {
+        let mismatches = mismatches(&test.expect, &explain_briefly(snapshot, &test.request));
+        (!mismatches.is_empty()).then(|| TestFailure {
+            name: test.name.clone(),
+            place: test.place.clone(),
+            mismatches,
+            explanation: explain(snapshot, &test.request),
+        })
+    };
+    snapshot.tests.iter().filter_map(run).collect()
+}
+
+fn mismatches(expect: &Expect, actual: &Explanation) -> Vec<Mismatch> {
+    let quoted = |text: &str| format!("`{text}`");
+    let sent = match &actual.outcome {
+        Outcome::Sent { target, host, .. } => Some((target.clone(), host.clone())),
+        Outcome::Answered { .. } => None,
+    };
+    let answered = match &actual.outcome {
+        Outcome::Answered { status, .. } => Some(*status),
+        Outcome::Sent { .. } => None,
+    };
+    let upstream = actual.upstream.as_ref().map(|upstream| upstream.name.clone());
+    // What is there instead of something that is answered here, and of something that is sent.
+    let instead_of_answer = upstream.as_ref().map_or(String::new(), |name| format!("sent to upstream `{name}`"));
+    let instead_of_sent = answered.map_or(String::new(), |status| format!("answered here with {status}"));
+
+    let mut found = Vec::new();
+    let mut hold = |key: &str, expected: Option<String>, is: Option<String>, instead: &str| {
+        let differs = expected.as_ref().is_some_and(|expected| is.as_ref() != Some(expected));
+        found.extend(expected.filter(|_| differs).map(|expected| Mismatch {
+            key: key.to_owned(),
+            expected: quoted(&expected),
+            actual: is.map_or_else(|| instead.to_owned(), |is| quoted(&is)),
+        }));
+    };
+    let route = actual.route.as_ref().map(|route| route.name.clone());
+    hold("status", expect.status.map(|s| s.to_string()), answered.map(|s| s.to_string()), &instead_of_answer);
+    hold("route", expect.route.clone(), route, "no route");
+    hold("upstream", expect.upstream.clone(), upstream, &instead_of_sent);
+    let location = if sent.is_none() { actual.field("location") } else { None };
+    let no_location = if sent.is_none() { "no Location" } else { &instead_of_answer };
+    hold("location", expect.location.clone(), location, no_location);
+    let (target, host) = sent.clone().unzip();
+    hold("sent-target", expect.sent_target.clone(), target, &instead_of_sent);
+    hold("sent-host", expect.sent_host.clone(), host, &instead_of_sent);
+    for (name, expected) in &expect.sent_fields {
+        let is = if sent.is_some() { actual.field(name) } else { None };
+        if sent.is_none() || is != *expected {
+            let shown = |value: &Option<String>| value.as_deref().map_or("no such field".to_owned(), quoted);
+            let actual = if sent.is_some() { shown(&is) } else { instead_of_sent.clone() };
+            found.push(Mismatch { key: format!("sent-fields.{name}"), expected: shown(expected), actual });
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod balance;
 pub mod check;
+pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod outgoing;

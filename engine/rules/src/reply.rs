@@ -70,6 +70,11 @@ impl Reply {
         Reply { status, lines, body: body.into_bytes(), failure: Some(failure) }
     }
 
+    /// Bytes that [`Reply::write`] needs at most to write all of it.
+    pub fn bytes_max(&self, date: &str, connection: &str) -> usize {
+        self.lines.len() + self.body.len() + date.len() + connection.len() + 256
+    }
+
     /// Writes all of it that fits into `space`, as much of the body as there is room for; returns how many
     /// bytes were written and what is left of the body. `connection` is from [`connection_field`].
     ///

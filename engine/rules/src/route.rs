@@ -20,6 +20,7 @@
 mod conditions;
 mod params;
 mod paths;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -247,6 +248,12 @@ impl Router {
         };
         let found = self.hosts(host).find_map(|paths| paths.visit(lookup.path, &mut visit));
         found.ok_or(if allowed.is_empty() { Missed::NotFound } else { Missed::Method(allowed) })
+    }
+
+    /// Whether a route applies on this listener.
+    pub fn has(&self, route: RouteId) -> bool {
+        // They were compiled in the order of the file.
+        self.conditions.binary_search_by_key(&route, |conditions| conditions.route).is_ok()
     }
 
     /// The methods of a set, for the `Allow` field.

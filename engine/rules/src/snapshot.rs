@@ -16,7 +16,7 @@ pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 pub use self::operate::{AccessFormat, AccessLog, Admin, Drain, Level, Log, LogFormat, LogTarget, Reload};
 
 use crate::check::Test;
-use crate::route::Router;
+use crate::route::{Matcher, Router};
 
 /// Everything that a core needs to serve.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// All routes, in the order of the file. A [`RouteId`] is an index into it.
     pub routes: Vec<Route>,
+    /// What each of them matches, by the same index. For explaining: what runs is in the router of each listener.
+    pub matchers: Vec<Matcher>,
     /// All upstreams. An [`UpstreamId`] is an index into it.
     pub upstreams: Vec<Upstream>,
     /// What has to hold before this is applied.
@@ -53,6 +55,11 @@ impl Snapshot {
     /// The route of this index.
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id.0 as usize]
+    }
+
+    /// What the route of this index matches.
+    pub fn matcher(&self, id: RouteId) -> &Matcher {
+        &self.matchers[id.0 as usize]
     }
 
     /// The upstream of this index.
@@ -107,8 +114,13 @@ pub struct Listener {
 impl Listener {
     /// What upstreams are told of a client that connects from `peer`, and whether its own claims are believed.
     pub fn hop(&self, peer: IpAddr) -> Hop {
+        Hop::new(peer.to_canonical(), "http", self.trusts(peer))
+    }
+
+    /// Whether a client that connects from `peer` is a proxy whose own claims are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
         let ip = peer.to_canonical();
-        Hop::new(ip, "http", self.trusted_proxies.iter().any(|network| network.contains(&ip)))
+        self.trusted_proxies.iter().any(|network| network.contains(&ip))
     }
 }
 

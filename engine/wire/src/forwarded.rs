@@ -38,6 +38,11 @@ impl Hop {
         Hop { client, scheme, trusted, lines: lines.into_bytes().into_boxed_slice() }
     }
 
+    /// Whether it is a proxy whose own claims are believed.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Writes the fields about this hop. What an untrusted client claims is dropped, under every name that is
     /// in use for it.
     pub fn write(&self, edits: &mut Edits, request: Request<'_>, authority: &str) {

@@ -3,15 +3,18 @@
 mod admin;
 mod check;
 mod demo;
+mod explain;
 mod proxy;
 mod run;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use admin::Whom;
+use explain::Question;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,7 +34,7 @@ enum Command {
         /// The configuration
         file: PathBuf,
     },
-    /// Look for mistakes in a configuration: exit code 0 fine, 1 errors, 2 usage
+    /// Look for mistakes in a configuration and run its tests: exit code 0 fine, 1 errors, 2 usage
     Check {
         /// The configuration
         file: PathBuf,
@@ -53,6 +56,24 @@ enum Command {
     Drain {
         #[command(flatten)]
         whom: Whom,
+    },
+    /// Say what would happen to a request and why, from the code that serves traffic
+    Explain {
+        /// The configuration
+        file: PathBuf,
+        /// The method
+        method: String,
+        /// The URL, as http://host/path?query
+        url: String,
+        /// A field of the request; may be given several times
+        #[arg(short = 'H', long = "field", value_name = "NAME: VALUE")]
+        fields: Vec<String>,
+        /// Where the request comes from
+        #[arg(long, value_name = "IP")]
+        client_ip: Option<IpAddr>,
+        /// How to print it
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
     },
     /// A reverse proxy without a file
     Proxy {
@@ -89,6 +110,10 @@ fn main() -> ExitCode {
         Command::Status { whom } => admin::status(&whom),
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
+        Command::Explain { file, method, url, fields, client_ip, format } => {
+            let question = Question { method: &method, url: &url, fields: &fields, client_ip };
+            explain::explain(&file, &question, format)
+        }
         Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
         Command::Demo { listen } => demo::demo(&listen),
     }
