@@ -66,6 +66,19 @@ codes! {
     ExposedAdmin = "exposed-admin",
 }
 
+impl Code {
+    /// Whether it is about one key or value, whatever else stands in the files.
+    pub(crate) fn is_local(self) -> bool {
+        use Code::*;
+        match self {
+            Unreadable | Include | Syntax | UnknownKey | NotBuiltYet | WrongType | MissingUnit | InvalidValue
+            | OutOfRange | MissingVariable => true,
+            MissingKey | Duplicate | DanglingName | UnknownParameter | Conflict | NeverMatches | Unused
+            | ExposedAdmin => false,
+        }
+    }
+}
+
 /// Whether it stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {

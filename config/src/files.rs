@@ -10,13 +10,11 @@ use toml::de::DeTable;
 use crate::Variables;
 use crate::error::{Code, Diagnostic, Place, Sources};
 use crate::substitute::{Reference, SubstituteError, substitute};
+use crate::syntax::{self, DUPLICATE};
 use crate::tree::{Entry, Node, Table, Value};
 
 /// Bytes of a file, so that a wrong path (`/dev/zero`) does not fill the memory.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-
-/// What the parser says of a key that occurs twice; a test notices when it says something else.
-const DUPLICATE: &str = "duplicate key";
 
 /// Files that one configuration may consist of.
 const FILES_MAX: usize = 1000;
@@ -45,7 +43,12 @@ impl<'a> Files<'a> {
         (self.sources, self.diagnostics)
     }
 
-    /// Reads a file and all that it includes into one tree. `None`: some text could not be read at all.
+    /// Whether some text could not be read, so that things may seem to be missing that are there.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Reads a file and all that it includes into one tree. `None`: there is no file.
     pub(crate) fn load(&mut self, path: &Path) -> Option<Node> {
         match read(path) {
             Ok(text) => {
@@ -63,13 +66,18 @@ impl<'a> Files<'a> {
     /// Reads a text as a file of this name, and all that it includes.
     pub(crate) fn load_text(&mut self, path: &Path, text: String) -> Option<Node> {
         let root = self.parse(path, text);
-        (!self.broken).then_some(Node { value: Value::Table(root), place: None, substituted: false })
+        Some(Node { value: Value::Table(root), place: None, substituted: false })
     }
 
     fn parse(&mut self, path: &Path, text: String) -> Table {
         let file = self.sources.push(path.display().to_string(), text.clone());
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        self.note_syntax(file, &text, &errors);
+        let (mut table, errors) = DeTable::parse_recoverable(&text);
+        self.note_duplicates(file, &text, &errors);
+        let rest;
+        if errors.iter().any(|error| error.message() != DUPLICATE) {
+            rest = self.note_syntax(file, &text, &errors);
+            (table, _) = DeTable::parse_recoverable(&rest);
+        }
         let directory = path.parent().unwrap_or(Path::new(""));
         let mut found = Vec::new();
         let mut root = Table::of(file, table.get_ref(), &mut |text, place| {
@@ -81,17 +89,11 @@ impl<'a> Files<'a> {
         root
     }
 
-    /// Notes what the parser found. After one error it finds others that are not there, so only the first counts.
-    /// A key that occurs twice leads to no others, except for what is below it.
-    fn note_syntax(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) {
-        let span = |error: &toml::de::Error| {
-            let span = error.span().unwrap_or(0..0);
-            span.start.min(text.len())..span.end.min(text.len())
-        };
-        let (doubles, others): (Vec<_>, Vec<_>) = errors.iter().partition(|error| error.message() == DUPLICATE);
+    /// Notes keys that occur twice, which lead to no other errors, except for what is below them.
+    fn note_duplicates(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) {
         let mut table = None;
-        for error in doubles {
-            let at = span(error);
+        for error in errors.iter().filter(|error| error.message() == DUPLICATE) {
+            let at = syntax::span(error, text);
             let header = text[..at.start].rfind("\n[").map_or(0, |newline| newline + 1);
             let is_header = text[header..].starts_with('[') && !text[header..at.start].contains('\n');
             if is_header {
@@ -103,11 +105,25 @@ impl<'a> Files<'a> {
             let place = Some(Place::new(file, at));
             self.diagnostics.push(Diagnostic::error(Code::Duplicate, place, message).label("again here"));
         }
-        if let Some(first) = others.iter().min_by_key(|error| span(error).start) {
-            self.broken = true;
-            let place = Some(Place::new(file, span(first)));
-            self.diagnostics.push(Diagnostic::error(Code::Syntax, place, first.message()).label("not TOML"));
+    }
+
+    /// Notes what is no TOML, and gives what remains without it.
+    fn note_syntax(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) -> String {
+        let mut found = syntax::faults(text);
+        if found.faults.is_empty() {
+            // Statements that are sound one by one and not together, such as a value that is a table elsewhere.
+            let others = errors.iter().filter(|error| error.message() != DUPLICATE);
+            let first = others.min_by_key(|error| syntax::span(error, text).start);
+            found.faults.extend(first.map(|error| (syntax::span(error, text), error.message().to_owned())));
+            found.rest.clear();
         }
+        self.broken = true;
+        for (span, message) in found.faults {
+            let unquoted = syntax::is_unquoted(text, span.start);
+            let note = Diagnostic::error(Code::Syntax, Some(Place::new(file, span)), message).label("not TOML");
+            self.diagnostics.push(if unquoted { note.help("text stands in quotes: \"...\"") } else { note });
+        }
+        found.rest
     }
 
     fn refer(&self, path: PathBuf) -> io::Result<String> {
@@ -158,7 +174,7 @@ impl<'a> Files<'a> {
                 Ok(text) => {
                     let mut included = self.parse(path, text);
                     included.remove("include");
-                    self.merge(root, included);
+                    self.merge(root, included, true);
                     return;
                 }
                 Err(error) => format!("cannot read {}: {error}", path.display()),
@@ -169,16 +185,18 @@ impl<'a> Files<'a> {
     }
 
     /// Adds the tables of one file to those of another: arrays grow, names are added, and what both have is an
-    /// error.
-    fn merge(&mut self, into: &mut Table, from: Table) {
+    /// error. `is_root`: these are tables of whole files.
+    fn merge(&mut self, into: &mut Table, from: Table, is_root: bool) {
         for entry in from.entries {
             let Some(known) = into.entries.iter_mut().find(|known| known.key == entry.key) else {
                 into.entries.push(entry);
                 continue;
             };
             match (&mut known.node.value, entry.node.value) {
-                (Value::List(items), Value::List(more)) => items.extend(more),
-                (Value::Table(table), Value::Table(more)) if entry.key == "upstream" => self.merge(table, more),
+                (Value::List(items), Value::List(more)) if is_root => items.extend(more),
+                (Value::Table(table), Value::Table(more)) if is_root && entry.key == "upstream" => {
+                    self.merge(table, more, false);
+                }
                 _ => {
                     let message = format!("`{}` stands in two files", entry.key);
                     let note = Diagnostic::error(Code::Duplicate, entry.key_place, message).label("again here");

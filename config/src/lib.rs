@@ -12,6 +12,7 @@ mod matching;
 pub mod read;
 pub mod schema;
 mod substitute;
+mod syntax;
 mod tree;
 pub mod units;
 mod values;
@@ -66,10 +67,16 @@ pub fn load_str_with(name: &str, text: &str, variables: Variables<'_>) -> Result
 }
 
 fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> {
+    let is_broken = files.is_broken();
     let (sources, diagnostics) = files.into_parts();
-    // Where the text itself is broken, what was recovered of it would only raise errors that are not there.
     let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
-    let (built, diagnostics) = build(&root, &sources, diagnostics);
+    let count = diagnostics.len();
+    let (built, mut diagnostics) = build(&root, &sources, diagnostics);
+    if is_broken {
+        // Only what is wrong by itself counts: what seems to be missing may stand in what could not be read.
+        let mut index = 0..;
+        diagnostics.retain(|diagnostic| index.next() < Some(count) || diagnostic.code.is_local());
+    }
     let report = Report::new(sources, diagnostics);
     match built {
         Some((schema, snapshot)) if !report.has_errors() => Ok(Loaded { snapshot, schema, report }),

@@ -462,13 +462,31 @@ fn variables_and_files() {
 
 /// Text that is not TOML.
 #[test]
-fn one_fault_of_syntax_raises_no_others() {
+fn a_fault_of_syntax_hides_no_others_and_raises_none() {
     let cases: &[(String, &[&str])] = &[
         ("[[listener]\naddress = '127.0.0.1:1'\n[[route]]\nupstream = 'x'".into(), &["syntax 1:12"]),
         ("[[listener]]\naddress = '127.0.0.1:1\nname = 'a'\n".into(), &["syntax 2:23"]),
         ("listener = [\n".into(), &["syntax 1:13"]),
         ("= 1".into(), &["syntax 1:1"]),
-        ("[[listener]]\naddress = 127.0.0.1:80\nfoo = 1".into(), &["syntax 2:16"]),
+        (
+            "[[listener]]\naddress = 127.0.0.1:80\nfoo = 1\n".into(),
+            &["syntax 2:16 text stands in quotes: \"...\"", "unknown-key 3:1"],
+        ),
+        (
+            "[[listener]]\naddress = '127.0.0.1:1\nlimits.body = 5\n[[route]]\npath = /a\nupstream = 'elsewhere'\n"
+                .into(),
+            &[
+                "syntax 2:23",
+                "missing-unit 3:15 write the unit, like `\"64KiB\"`",
+                "syntax 5:8 text stands in quotes: \"...\"",
+            ],
+        ),
+        ("[[listener\naddress = 1\n[[route]]\npath = 1\n".into(), &["syntax 1:11", "wrong-type 4:8"]),
+        (
+            "[upstream.a]\nendpoints = [\n  'a:1'\n  'b:1'\n]\nretries = 9\n".into(),
+            &["syntax 4:3", "out-of-range 6:11"],
+        ),
+        ("a = 1\na.b = 2\n".into(), &["syntax 2:1"]),
     ];
     for (text, expected) in cases {
         assert_found(text, expected);
