@@ -3,10 +3,12 @@
 
 mod expect;
 mod operate;
+mod reach;
 mod routes;
 mod templates;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use sluice_rules::snapshot::{
     KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
@@ -16,6 +18,7 @@ use sluice_rules::snapshot::{
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context};
 use crate::schema::{self, Schema};
+use crate::values::Address;
 
 /// The snapshot of a schema. `None`: something is missing without which there is none.
 pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Snapshot> {
@@ -25,10 +28,11 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         memory_bytes: schema.runtime.memory.0,
     };
     check_listeners(schema, context);
+    check_clashes(schema, context);
     let upstreams: Vec<_> =
         schema.upstream.items.iter().map(|(name, table)| upstream(name, table.as_ref(), context)).collect();
     let compiled = routes::compile(schema, context);
-    check_unused(schema, &compiled.used, context);
+    check_unused(schema, &compiled, context);
     let listeners = schema.listener.iter().enumerate().map(|(index, table)| Listener {
         name: listener_name(table),
         address: table.address.0,
@@ -40,7 +44,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         router: compiled.router(index),
     });
     let listeners = listeners.collect();
-    let (log, drain) = (operate::log(&schema.log), operate::drain(&schema.drain, context));
+    let (log, drain) = (operate::log(&schema.log, context), operate::drain(&schema.drain, context));
     let reload = Reload { watch: schema.reload.watch.value };
     let tests = expect::tests(schema, context);
     Some(Snapshot {
@@ -111,6 +115,32 @@ fn check_listeners(schema: &Schema, context: &mut Context<'_>) {
     }
 }
 
+/// Notes addresses that overlap: every address of a port, and one of them. With IPv6, every address is none of IPv4.
+fn check_clashes(schema: &Schema, context: &mut Context<'_>) {
+    let overlap = |one: SocketAddr, other: SocketAddr| {
+        let wild = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+        wild && one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4()
+    };
+    let mut by_port: HashMap<u16, Vec<&At<Address>>> = HashMap::new();
+    for listener in schema.listener.iter() {
+        let known = by_port.entry(listener.address.0.port()).or_default();
+        let clash = known.iter().find(|known| known.0 != listener.address.0 && overlap(known.0, listener.address.0));
+        if let Some(first) = clash {
+            let note = Diagnostic::warning(Code::Clash, listener.address.place, "two listeners overlap");
+            let note = note.label("one of them is for every address of the port");
+            context
+                .push(note.related(first.place, "overlaps with this").help("name each address, or use one listener"));
+        }
+        known.push(&listener.address);
+    }
+    let Some(admin) = schema.admin.given().and_then(|admin| admin.address.given()) else { return };
+    if let Some(listener) = schema.listener.iter().find(|listener| overlap(listener.address.0, admin.0)) {
+        let note = Diagnostic::error(Code::Clash, admin.place, "the admin address is one that clients connect to");
+        let note = note.label("taken already").help("use a port of its own, such as 127.0.0.1:9901");
+        context.push(note.related(listener.address.place, "by this listener"));
+    }
+}
+
 fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -> ListenerLimits {
     let (head, line) = (limits.header_bytes.0, &limits.request_line_bytes);
     // A smaller head bounds the default of the line as well; only a line that was written is a contradiction.
@@ -167,15 +197,22 @@ fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &m
     })
 }
 
-/// Warns of upstreams that no route sends to. With a route that is not as it was meant, one cannot know.
-fn check_unused(schema: &Schema, used: &HashSet<UpstreamId>, context: &mut Context<'_>) {
+/// Warns of upstreams that no route sends to and of listeners without a route. With a route that is not as it was
+/// meant, one cannot know.
+fn check_unused(schema: &Schema, compiled: &routes::Compiled, context: &mut Context<'_>) {
     if !schema.route.complete || schema.route.doubtful.contains(&true) {
         return;
     }
     for (index, (name, table)) in schema.upstream.items.iter().enumerate() {
-        if table.is_some() && !used.contains(&UpstreamId(index as u32)) {
+        if table.is_some() && !compiled.used.contains(&UpstreamId(index as u32)) {
             let message = format!("no route sends to the upstream `{}`", name.value);
             context.push(Diagnostic::warning(Code::Unused, name.place, message).label("unused"));
+        }
+    }
+    for (index, listener) in schema.listener.iter().enumerate() {
+        if !schema.route.is_empty() && !compiled.applies(index) {
+            let note = Diagnostic::warning(Code::Unused, listener.place, "no route applies to the listener");
+            context.push(note.label("answers everything with 404"));
         }
     }
 }

@@ -60,6 +60,14 @@ codes! {
     Conflict = "conflict",
     /// A route that no request can reach.
     NeverMatches = "never-matches",
+    /// Two routes that are equally exact, so that only their order decides between them.
+    Tie = "tie",
+    /// Addresses that overlap.
+    Clash = "clash",
+    /// What looks like a password or a key, written out in the file.
+    PlainSecret = "plain-secret",
+    /// A file or a socket that cannot be made where it should be.
+    Unwritable = "unwritable",
     /// Something that nothing refers to.
     Unused = "unused",
     /// An admin address that other machines can reach, though nobody has said that they may.
@@ -72,9 +80,9 @@ impl Code {
         use Code::*;
         match self {
             Unreadable | Include | Syntax | UnknownKey | NotBuiltYet | WrongType | MissingUnit | InvalidValue
-            | OutOfRange | MissingVariable => true,
-            MissingKey | Duplicate | DanglingName | UnknownParameter | Conflict | NeverMatches | Unused
-            | ExposedAdmin => false,
+            | OutOfRange | MissingVariable | PlainSecret | Unwritable => true,
+            MissingKey | Duplicate | DanglingName | UnknownParameter | Conflict | NeverMatches | Tie | Clash
+            | Unused | ExposedAdmin => false,
         }
     }
 }
@@ -186,15 +194,25 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
 /// The texts that were read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    files: Vec<(String, String)>,
+    files: Vec<Source>,
     /// Files whose content was put in for a `${file:PATH}`.
     referred: Vec<String>,
+}
+
+/// A text that was read.
+#[derive(Clone, Debug)]
+struct Source {
+    name: String,
+    text: String,
+    /// Where each line starts.
+    lines: Vec<usize>,
 }
 
 impl Sources {
     /// Adds a file and gives its index.
     pub(crate) fn push(&mut self, name: String, text: String) -> u32 {
-        self.files.push((name, text));
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        self.files.push(Source { name, text, lines });
         self.files.len() as u32 - 1
     }
 
@@ -204,11 +222,11 @@ impl Sources {
     }
 
     pub(crate) fn name(&self, file: u32) -> &str {
-        &self.files[file as usize].0
+        &self.files[file as usize].name
     }
 
     pub(crate) fn text(&self, file: u32) -> &str {
-        &self.files[file as usize].1
+        &self.files[file as usize].text
     }
 
     /// What stands at a place, as it was written: the only way in which a message quotes a value, since what was
@@ -220,11 +238,26 @@ impl Sources {
 
     /// Line and column of the first byte of a place, both counted from 1, columns in characters.
     pub(crate) fn position(&self, place: Place) -> (usize, usize) {
-        let before = self.text(place.file).get(..place.start as usize).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let source = &self.files[place.file as usize];
+        let start = place.start as usize;
+        let line = source.lines.partition_point(|line| *line <= start);
+        let before = source.text.get(source.lines[line - 1]..start).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
+    /// Puts stars over what stands at a place.
+    fn hide(&mut self, place: Place) {
+        let text = &mut self.files[place.file as usize].text;
+        if let Some(secret) = text.get(place.span()) {
+            let stars = secret.replace(|character: char| character != '\n', "*");
+            let padded = format!("{stars:*<width$}", width = place.span().len());
+            text.replace_range(place.span(), &padded);
+        }
     }
 }
+
+/// Diagnostics that people are shown at a time.
+const SHOWN_MAX: usize = 100;
 
 /// All that is wrong with a configuration, in the order of the files.
 #[derive(Clone, Debug)]
@@ -234,8 +267,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(sources: Sources, mut diagnostics: Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(mut sources: Sources, mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics.sort_by_key(|diagnostic| diagnostic.place);
+        // A report goes to terminals and logs of builds, where a secret that stands in the file has no business.
+        for secret in diagnostics.iter().filter(|diagnostic| diagnostic.code == Code::PlainSecret) {
+            secret.place.into_iter().for_each(|place| sources.hide(place));
+        }
         Report { sources, diagnostics }
     }
 
@@ -251,7 +288,7 @@ impl Report {
 
     /// All files that the configuration was read from, included ones and those that values refer to.
     pub fn files(&self) -> impl Iterator<Item = &str> {
-        self.sources.files.iter().map(|(name, _)| name).chain(&self.sources.referred).map(String::as_str)
+        self.sources.files.iter().map(|source| &source.name).chain(&self.sources.referred).map(String::as_str)
     }
 
     /// The name of the file of a place.
@@ -264,11 +301,14 @@ impl Report {
         self.sources.position(place)
     }
 
-    /// For people: every diagnostic with its source lines, with colours for a terminal or without.
+    /// For people: every diagnostic, up to a hundred, with its source lines, with colours for a terminal or without.
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
         let one = |diagnostic| renderer.render(&[self.group(diagnostic)]);
-        self.diagnostics.iter().map(one).collect::<Vec<_>>().join("\n\n")
+        let shown = self.diagnostics.iter().take(SHOWN_MAX).map(one);
+        let more = self.diagnostics.len().saturating_sub(SHOWN_MAX);
+        let rest = (more > 0).then(|| format!("... and {more} more, which --format json shows"));
+        shown.chain(rest).collect::<Vec<_>>().join("\n\n")
     }
 
     fn group<'r>(&'r self, diagnostic: &'r Diagnostic) -> Group<'r> {

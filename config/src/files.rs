@@ -231,6 +231,23 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Why a file or a socket cannot be made or written at a path, as far as one can tell without doing so.
+pub(crate) fn unwritable(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match folder.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Some(format!("{} is not a folder", folder.display())),
+        Err(error) => return Some(format!("{}: {error}", folder.display())),
+    }
+    let Ok(metadata) = path.metadata() else { return None };
+    if metadata.is_dir() {
+        return Some("it is a folder".to_owned());
+    }
+    // To open a fifo would wait for its reader.
+    let opened = metadata.is_file().then(|| std::fs::OpenOptions::new().append(true).open(path));
+    opened.and_then(Result::err).map(|error| error.to_string())
+}
+
 /// One path for a file however it was named, to notice a circle.
 fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())

@@ -11,6 +11,7 @@ mod files;
 mod matching;
 pub mod read;
 pub mod schema;
+mod secrets;
 mod substitute;
 mod syntax;
 mod tree;
@@ -72,6 +73,7 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
     let count = diagnostics.len();
     let (built, mut diagnostics) = build(&root, &sources, diagnostics);
+    secrets::find(&root, "", &mut diagnostics);
     if is_broken {
         // Only what is wrong by itself counts: what seems to be missing may stand in what could not be read.
         let mut index = 0..;

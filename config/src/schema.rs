@@ -233,7 +233,7 @@ table! {
         /// The path: `"/exact"`, `"/prefix/*"`, `"/users/{id}"`, `"/users/{id}/*"` or `{ regex = "..." }`.
         path: At<Path> = "/*",
         /// Methods. Without it, every method.
-        methods: Optional<List<Method>>,
+        methods: Optional<OneOrMany<Method>>,
         /// Fields that all have to be there: `name = "value"`, `{ regex = "..." }`, or `true` for any value.
         headers: Optional<ByField<ValueMatch>>,
         /// Query parameters that all have to be there, likewise.

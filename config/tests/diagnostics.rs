@@ -213,6 +213,7 @@ fn values_that_mean_nothing() {
         (route("upstream = 'origin'\npath = { regex = '.{9999}' }"), &["invalid-value 10:18"]),
         (route("upstream = 'origin'\nmethods = ['get', 'G T']"), &["invalid-value 10:12", "invalid-value 10:19"]),
         (route("upstream = 'origin'\nhost = []"), &["invalid-value 10:8"]),
+        (route("upstream = 'origin'\nmethods = []"), &["invalid-value 10:11"]),
         (
             route("upstream = 'origin'\nheaders = { 'a b' = true, c = \"a\\nb\" }"),
             &["invalid-value 10:13", "invalid-value 10:31"],
@@ -359,6 +360,14 @@ fn conflicts() {
         (with("[drain]\ngrace = '5s'\ndeadline = '4s'"), &["conflict 10:12"]),
         (with("[drain]\ngrace = '31s'"), &["conflict 9:9"]),
         (with("[drain]\ndeadline = '1s'"), &[]),
+        (route("path = '/a'\nrespond = {}\nupgrade = []"), &["conflict 11:11"]),
+        (route("path = '/a'\nredirect = { to = '/b' }\ntrailers = []"), &["conflict 11:12"]),
+        (
+            with(
+                "[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = { status = 200, upstream = 'origin' }",
+            ),
+            &["conflict 11:21"],
+        ),
         (route("path = '/a'\nrespond = {}\nrewrite = { path = '/b' }"), &["conflict 11:11"]),
     ];
     for (text, expected) in cases {
@@ -416,6 +425,113 @@ fn warnings() {
     let cases: &[(String, &[&str])] = &[(with("[upstream.spare]\nendpoints = ['a:1']"), &["unused 8:11"])];
     for (text, expected) in cases {
         assert_found(text, expected);
+    }
+}
+
+/// Addresses that overlap, though they are not the same.
+#[test]
+fn clashes() {
+    let two = |one: &str, other: &str| format!("listener = [{{ address = '{one}' }}, {{ address = '{other}' }}]");
+    let help = "name each address, or use one listener";
+    let admin = "clash 9:11 use a port of its own, such as 127.0.0.1:9901";
+    let cases: &[(String, &[&str])] = &[
+        (two("0.0.0.0:80", "127.0.0.1:80"), &[&format!("clash 1:53 {help}")]),
+        (two("[::1]:80", "[::]:80"), &[&format!("clash 1:51 {help}")]),
+        (two("0.0.0.0:80", "[::]:80"), &[]),
+        (two("0.0.0.0:80", "127.0.0.1:81"), &[]),
+        (two("0.0.0.0:0", "127.0.0.1:0"), &[]),
+        (with("[admin]\naddress = '127.0.0.1:80'"), &[admin]),
+        (with("[admin]\naddress = '127.0.0.1:80'").replacen("127.0.0.1", "0.0.0.0", 1), &[admin]),
+        (with("[admin]\naddress = '127.0.0.1:81'"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// A route that another takes all requests of, wherever it stands, and which one that is.
+#[test]
+fn routes_that_others_hide() {
+    let first = |lines: &str| format!("[[listener]]\naddress = '127.0.0.1:80'\n[[route]]\nrespond = {{}}\n{lines}\n");
+    let second = |lines: &str| format!("[[route]]\nrespond = {{}}\n{lines}\n");
+    let hidden = true;
+    for (one, other, is_hidden) in [
+        ("path = '/{tenant}/*'", "path = '/static/*'", hidden),
+        ("path = '/{tenant}/*'", "path = '/static/css/*'", hidden),
+        ("path = '/a/{b}/*'", "path = '/a/c/*'", hidden),
+        ("path = '/{tenant}/*'", "path = '/*'", !hidden),
+        ("path = '/{tenant}/{b}/*'", "path = '/static/*'", !hidden),
+        ("path = '/a/{b}/*'", "path = '/b/c/*'", !hidden),
+        ("path = '/{tenant}/*'\nhost = 'a'", "path = '/static/*'", !hidden),
+        ("path = '/{tenant}/*'\nmethods = 'GET'", "path = '/static/*'", !hidden),
+        ("path = '/{tenant}/*'\nmethods = 'GET'", "path = '/static/*'\nmethods = 'GET'", hidden),
+        ("path = { regex = '/.*' }", "path = '/a/*'", hidden),
+        ("path = { regex = '/[a-z]+' }", "path = '/a/*'", !hidden),
+        ("path = '/a'\nmethods = ['GET', 'PUT']", "path = '/a'\nmethods = ['PUT']", hidden),
+        ("path = '/a'\nheaders = { x = true }", "path = '/a'\nheaders = { x = 'a' }", hidden),
+        ("path = '/a'\nheaders = { x = { regex = '^a' } }", "path = '/a'\nheaders = { x = 'ab' }", hidden),
+        ("path = '/a'\nheaders = { x = 'a' }", "path = '/a'\nheaders = { x = true }", !hidden),
+        ("path = '/a'\nheaders = { x = true }", "path = '/a'\nheaders = { x = 'a', y = 'b' }", !hidden),
+        ("path = '/a'\nquery = { x = true }", "path = '/a'\nquery = { x = 'a' }", hidden),
+    ] {
+        let code = format!("never-matches {}:1", 6 + one.matches('\n').count());
+        let expected = [code.as_str()];
+        assert_found(&(first(one) + &second(other)), if is_hidden { &expected[..] } else { &[] });
+    }
+    let text = first("path = '/static/*'") + &second("path = '/{tenant}/*'");
+    assert_found(&text, &["never-matches 3:1"]);
+    let shown = report(&text).to_string();
+    assert!(shown.contains("6 | [[route]]") && shown.contains("{parameters} come before a prefix"), "{shown}");
+    assert_found(&route("path = '/t'\nmethods = ['TRACE']\nupstream = 'origin'"), &["never-matches 10:12"]);
+}
+
+/// Two routes of which neither is more exact, though a request may match both.
+#[test]
+fn ties() {
+    let pair = |one: &str, other: &str| {
+        format!(
+            "[[listener]]\naddress = '127.0.0.1:80'\n[[route]]\nrespond = {{}}\n{one}\n[[route]]\nrespond = {{}}\n{other}\n"
+        )
+    };
+    let tie = &["tie 6:1 name what parts them in `methods`, `headers` or `query` of both"][..];
+    for (one, other, expected) in [
+        ("headers = { a = '1' }", "headers = { b = '1' }", tie),
+        ("methods = ['GET', 'PUT']", "methods = ['GET', 'POST']", tie),
+        ("query = { a = '1' }", "query = { b = true }", tie),
+        ("headers = { a = '1' }", "headers = { a = '2' }", &[]),
+        ("headers = { a = '1' }", "headers = { a = true }", &[]),
+        ("headers = { a = '1' }", "query = { b = '1' }", &[]),
+        ("methods = ['GET']", "methods = ['POST']", &[]),
+        ("methods = ['GET']\nheaders = { a = '1' }", "methods = ['POST']\nheaders = { b = '1' }", &[]),
+        ("host = 'a'\nheaders = { a = '1' }", "host = 'b'\nheaders = { b = '1' }", &[]),
+    ] {
+        assert_found(&pair(one, other), expected);
+    }
+}
+
+/// A secret in the file is noticed, and a report does not spread it.
+#[test]
+fn secrets_in_plain_sight() {
+    let help = "write \"${NAME}\" for an environment variable, or \"${file:/run/secrets/name}\"";
+    let plain = |place: &str| format!("plain-secret {place} {help}");
+    let cases: &[(String, &[String])] = &[
+        (route("path = '/a'\nupstream = 'origin'\nheaders = { x-api-key = 'swordfish' }"), &[plain("11:25")]),
+        (route("path = '/a'\nrespond = { fields = { set-cookie = 'swordfish=1' } }"), &[plain("10:37")]),
+        (
+            with(
+                "[[test]]\nname = 'a'\nrequest = { url = 'http://a', fields = { authorization = 'Bearer swordfish' } }\nexpect = { status = 404 }",
+            ),
+            &[plain("10:58")],
+        ),
+        (route("path = '/a'\nredirect = { to = 'https://me:swordfish@example.com' }"), &[plain("10:19")]),
+        (route("path = '/a'\nupstream = 'origin'\nheaders = { x-api-key = '${SECRET}' }"), &[]),
+        (route("path = '/a'\nupstream = 'origin'\nheaders = { authorization = true }"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(found(text), *expected, "{text}\n{}", report(text));
+        for shown in [report(text).render(false), report(text).to_json()] {
+            assert!(!shown.contains("swordfish"), "{shown}");
+        }
     }
 }
 

@@ -75,6 +75,43 @@ fn what_stands_in_two_files_is_an_error_that_cites_both() {
     assert!(shown.contains("main.toml:2:2") && shown.contains("first here"), "{shown}");
 }
 
+/// An upstream whose own name is that of the table, and names of routes.
+#[test]
+fn names_in_two_files_are_duplicates_however_they_are_called() {
+    let route = "[[route]]\nname = 'a'\nupstream = 'upstream'\n";
+    let upstream = "[upstream.upstream]\nendpoints = ['a:1']\n";
+    let main = format!("include = ['other.toml']\n{LISTENER}{upstream}{route}");
+    let other = format!("{upstream}{route}path = '/b'\n");
+    let folder = folder("names", &[("main.toml", &main), ("other.toml", &other)]);
+    assert_eq!(errors(&folder), ["duplicate other.toml:1:11", "duplicate other.toml:4:8"]);
+    let shown = load(&folder).unwrap_err().to_string();
+    assert!(shown.contains("main.toml:4:11") && shown.contains("main.toml:7:8"), "{shown}");
+}
+
+/// Logs and sockets need a folder to be in, and no folder in their place.
+#[test]
+fn what_is_to_be_written_has_a_place() {
+    let log = |path: &str| format!("{LISTENER}[log.access]\nto = '{path}'\n");
+    for (name, text, sound) in [
+        ("new", log("new.log"), true),
+        ("there", log("there.log"), true),
+        ("folder", log("./folder"), false),
+        ("nowhere", log("nowhere/new.log"), false),
+        ("socket", format!("{LISTENER}[admin]\nsocket = 'nowhere/a.sock'\n"), false),
+    ] {
+        let folder = folder(&format!("write-{name}"), &[("main.toml", &text), ("there.log", ""), ("folder/x", "")]);
+        let errors = if sound {
+            assert!(load(&folder).is_ok(), "{name}");
+            continue;
+        } else {
+            errors(&folder)
+        };
+        let column = if name == "socket" { 10 } else { 6 };
+        assert_eq!(errors, [format!("unwritable main.toml:4:{column}")], "{name}");
+        assert!(!folder.join("new.log").exists(), "a check writes nothing");
+    }
+}
+
 #[test]
 fn files_that_are_not_there_or_go_round_in_a_circle() {
     let missing = folder("missing", &[("other.toml", "")]);

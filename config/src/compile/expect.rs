@@ -27,6 +27,7 @@ pub(super) fn tests(schema: &Schema, context: &mut Context<'_>) -> Vec<Test> {
                                      `sent-host` and `sent-fields`",
             ));
         }
+        check_possible(&table.expect, context);
         // What could not be read may have the name that is missing.
         if let (Some(name), true) = (table.expect.route.given(), schema.route.complete)
             && !routes.contains(&name.0)
@@ -46,6 +47,24 @@ pub(super) fn tests(schema: &Schema, context: &mut Context<'_>) -> Vec<Test> {
         });
     }
     tests
+}
+
+/// Notes expectations that exclude each other: what is sent on, and what the gateway answers by itself.
+fn check_possible(table: &schema::Expect, context: &mut Context<'_>) {
+    let sent = [
+        table.upstream.given().and_then(|given| given.place),
+        table.sent_target.given().and_then(|given| given.place),
+        table.sent_host.given().and_then(|given| given.place),
+        table.sent_fields.given().and_then(|given| given.place),
+    ];
+    let answered =
+        [table.status.given().and_then(|given| given.place), table.location.given().and_then(|given| given.place)];
+    let first = |places: &[Option<crate::error::Place>]| places.iter().flatten().min().copied();
+    if let (Some(sent), Some(answered)) = (first(&sent), first(&answered)) {
+        let note = Diagnostic::error(Code::Conflict, Some(answered), "no request is both answered and sent on");
+        let note = note.label("only for what the gateway answers by itself");
+        context.push(note.related(Some(sent), "only for what is sent on"));
+    }
 }
 
 fn request(table: &schema::TestRequest) -> TestRequest {

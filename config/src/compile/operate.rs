@@ -3,8 +3,10 @@
 use sluice_rules::snapshot::{AccessLog, Admin, Drain, Log, LogTarget};
 
 use crate::error::{Code, Diagnostic};
-use crate::read::Context;
+use crate::files::unwritable;
+use crate::read::{At, Context};
 use crate::schema::{self, Schema};
+use crate::values::FilePath;
 
 /// Where the admin endpoints listen, if anywhere.
 pub(super) fn admin(schema: &Schema, context: &mut Context<'_>) -> Option<Admin> {
@@ -32,18 +34,39 @@ pub(super) fn admin(schema: &Schema, context: &mut Context<'_>) -> Option<Admin>
         }
         return Some(Admin::Address(address.0));
     }
-    table.socket.given().map(|socket| Admin::Socket(socket.0.clone()))
+    let socket = table.socket.given()?;
+    check_writable(socket, context);
+    Some(Admin::Socket(socket.0.clone()))
+}
+
+fn check_writable(path: &At<FilePath>, context: &mut Context<'_>) {
+    if let Some(why) = unwritable(&path.0) {
+        let message = format!("{} cannot be written", context.written(path.place));
+        let why = if context.is_substituted(path.place) { "after `${...}` was replaced".to_owned() } else { why };
+        context.push(Diagnostic::error(Code::Unwritable, path.place, message).label(why));
+    }
 }
 
 /// What is logged, and where.
-pub(super) fn log(table: &schema::Log) -> Log {
+pub(super) fn log(table: &schema::Log, context: &mut Context<'_>) -> Log {
     let access = &table.access;
     let to = match &access.to.value {
         schema::LogTarget::Off => None,
         schema::LogTarget::Stdout => Some(LogTarget::Stdout),
         schema::LogTarget::Stderr => Some(LogTarget::Stderr),
-        schema::LogTarget::File(path) => Some(LogTarget::File(path.0.clone())),
+        schema::LogTarget::File(path) => {
+            check_writable(&At { value: path.clone(), place: access.to.place }, context);
+            Some(LogTarget::File(path.0.clone()))
+        }
     };
+    if to.is_none() {
+        let places = [access.format.place, access.buffer.place, access.mask.place, access.mask_query.place];
+        if let Some(place) = places.into_iter().chain([access.request_fields.place]).flatten().min() {
+            let note = Diagnostic::warning(Code::Unused, Some(place), "no access log is written");
+            let note = note.label("has no effect").related(access.to.place, "because of this");
+            context.push(note.help("say where it goes: to = \"stdout\" or a file"));
+        }
+    }
     let access = to.map(|to| AccessLog {
         to,
         format: access.format.0,

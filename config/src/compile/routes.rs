@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sluice_rules::route::{HostPattern, Matcher, MethodSet, PathPattern, Router, Segment, ValuePattern};
+use sluice_rules::route::{Matcher, MethodSet, PathPattern, Router, Segment};
 use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{check_unique, listener_name, target_policy, templates};
+use super::{check_unique, listener_name, reach, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
@@ -29,6 +29,11 @@ impl Compiled {
         let here = ids.zip(&self.matchers).filter(|(_, (_, listeners))| self.sound && listeners.contains(&listener));
         Router::new(here.map(|(id, (matcher, _))| (id, matcher)))
     }
+
+    /// Whether some route is there for a listener.
+    pub(super) fn applies(&self, listener: usize) -> bool {
+        self.matchers.iter().any(|(_, listeners)| listeners.contains(&listener))
+    }
 }
 
 /// Compiles all routes and notes what is wrong with them.
@@ -37,15 +42,18 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
     let mut names = HashMap::new();
     let mut routes = Some(Vec::new());
     let mut matchers = Vec::new();
+    let all: Vec<String> = schema.listener.iter().map(|listener| listener_name(listener)).collect();
+    let upstreams: HashMap<&str, usize> =
+        schema.upstream.items.iter().enumerate().map(|(index, (name, _))| (name.as_str(), index)).collect();
     for ((index, table), doubtful) in schema.route.iter().enumerate().zip(&schema.route.doubtful) {
         if let Some(name) = table.name.given() {
             let message = format!("two routes are named {}", context.written(name.place));
             check_unique(&mut names, name.0.as_str(), name.place, || message, context);
         }
         let matcher = matcher(table);
-        let listeners = listeners(schema, table, context);
+        let listeners = listeners(schema, &all, table, context);
         check_path(schema, table, &listeners, context);
-        let action = action(schema, table, *doubtful, &matcher.path, context);
+        let action = action(schema, table, *doubtful, &upstreams, &matcher.path, context);
         used.extend(action.iter().filter_map(|action| match action {
             Action::Forward(upstream) => Some(*upstream),
             Action::Redirect { .. } | Action::Respond { .. } => None,
@@ -66,7 +74,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             routes
         });
     }
-    check_reachable(schema, &matchers, context);
+    reach::check(schema, &matchers, context);
     let sound = check_methods(schema, context);
     Compiled { routes, used, matchers, sound }
 }
@@ -78,7 +86,7 @@ pub(super) fn route_name(index: usize, table: &schema::Route) -> String {
 
 fn matcher(table: &schema::Route) -> Matcher {
     let hosts = table.host.given().map(|hosts| hosts.0.iter().map(|host| host.0.clone()).collect());
-    let methods = table.methods.given().map(|methods| methods.iter().map(|method| method.0.clone()).collect());
+    let methods = table.methods.given().map(|methods| methods.0.iter().map(|method| method.0.clone()).collect());
     let pairs = |pairs: &[(At<String>, At<crate::matching::ValueMatch>)]| {
         pairs.iter().map(|(name, value)| (name.value.clone(), value.0.clone())).collect::<Vec<_>>()
     };
@@ -92,8 +100,7 @@ fn matcher(table: &schema::Route) -> Matcher {
 }
 
 /// Indices of the listeners where a route applies.
-fn listeners(schema: &Schema, table: &schema::Route, context: &mut Context<'_>) -> Vec<usize> {
-    let all: Vec<String> = schema.listener.iter().map(|listener| listener_name(listener)).collect();
+fn listeners(schema: &Schema, all: &[String], table: &schema::Route, context: &mut Context<'_>) -> Vec<usize> {
     let names = match &table.listener {
         Optional::Absent => return (0..all.len()).collect(),
         // Where it applies is unknown, so nothing more can be said of it.
@@ -159,6 +166,7 @@ fn action(
     schema: &Schema,
     table: &At<schema::Route>,
     doubtful: bool,
+    upstreams: &HashMap<&str, usize>,
     path: &PathPattern,
     context: &mut Context<'_>,
 ) -> Option<Action> {
@@ -180,21 +188,29 @@ fn action(
         let note = note.label("only one of `upstream`, `redirect` and `respond`");
         context.push(note.related(first, "first here"));
     }
-    if let (Some(rewrite), None) = (table.rewrite.given(), table.upstream.given())
-        && table.upstream.is_absent()
-        && !written.is_empty()
-    {
-        let note = Diagnostic::error(Code::Conflict, rewrite.place, "nothing is sent that could be rewritten");
-        context.push(note.label("`rewrite` goes with `upstream`"));
+    if table.upstream.is_absent() && !written.is_empty() {
+        let rewrite =
+            (table.rewrite.given().and_then(|rewrite| rewrite.place), "rewrite", "nothing is sent to rewrite");
+        let upgrade = (table.upgrade.place, "upgrade", "nothing is sent that could be upgraded");
+        let trailers = (table.trailers.place, "trailers", "there are no trailers to pass on");
+        for (place, key, message) in [rewrite, upgrade, trailers].into_iter().filter(|(place, ..)| place.is_some()) {
+            let note = Diagnostic::error(Code::Conflict, place, message);
+            context.push(note.label(format!("`{key}` goes with `upstream`")));
+        }
     }
-    let forward = table.upstream.given().and_then(|name| upstream(schema, name, context));
+    let forward = table.upstream.given().and_then(|name| upstream(schema, upstreams, name, context));
     let redirect = table.redirect.given().map(|redirect| templates::redirect(redirect, path, context));
     let respond = table.respond.given().map(|respond| respond_action(respond, context));
     forward.or(redirect).or(respond)
 }
 
-fn upstream(schema: &Schema, name: &At<crate::values::Name>, context: &mut Context<'_>) -> Option<Action> {
-    let index = schema.upstream.items.iter().position(|(known, _)| known.value == name.0);
+fn upstream(
+    schema: &Schema,
+    upstreams: &HashMap<&str, usize>,
+    name: &At<crate::values::Name>,
+    context: &mut Context<'_>,
+) -> Option<Action> {
+    let index = upstreams.get(name.0.as_str()).copied();
     if index.is_none() {
         dangling("upstream", name, schema.upstream.items.iter().map(|(known, _)| known.as_str()), context);
     }
@@ -222,75 +238,14 @@ fn respond_action(respond: &schema::Respond, context: &mut Context<'_>) -> Actio
     Action::Respond { status, fields, body: respond.body.value.clone().into_bytes() }
 }
 
-/// What a route matches on one listener and for one host, in a form that is equal for equal conditions.
-type Conditions = (usize, Option<HostPattern>, String, Vec<String>, Vec<String>, Vec<String>);
-
-/// Notes routes that match nothing which an earlier one does not match in the same way.
-fn check_reachable(schema: &Schema, matchers: &[(Matcher, Vec<usize>)], context: &mut Context<'_>) {
-    let mut seen: HashMap<Conditions, Option<Place>> = HashMap::new();
-    let routes = schema.route.iter().zip(&schema.route.doubtful).zip(matchers);
-    for ((table, doubtful), (matcher, listeners)) in routes {
-        // What could not be read would make routes equal that are not.
-        if *doubtful {
-            continue;
-        }
-        let conditions = conditions(matcher, listeners);
-        let first = conditions.iter().find_map(|one| seen.get(one).copied());
-        if let Some(first) = first
-            && conditions.iter().all(|one| seen.contains_key(one))
-        {
-            let note = Diagnostic::error(Code::NeverMatches, table.place, "the route matches what an earlier one does");
-            context.push(note.label("can never match").related(first, "the same conditions"));
-        }
-        for one in conditions {
-            seen.entry(one).or_insert(table.place);
-        }
-    }
-}
-
-fn conditions(matcher: &Matcher, listeners: &[usize]) -> Vec<Conditions> {
-    let sorted = |mut texts: Vec<String>| {
-        texts.sort();
-        texts.dedup();
-        texts
-    };
-    let value = |(name, value): &(String, ValuePattern)| match value {
-        ValuePattern::Exact(text) => format!("{name}={text}"),
-        ValuePattern::Regex(regex) => format!("{name}~{regex}"),
-        ValuePattern::Present => format!("{name}?"),
-    };
-    let path = match &matcher.path {
-        PathPattern::Exact(path) => format!("={path}"),
-        PathPattern::Prefix(prefix) => format!("{prefix}/*"),
-        PathPattern::Regex(regex) => format!("~{regex}"),
-        PathPattern::Template { segments, rest } => segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Text(text) => format!("/{text}"),
-                Segment::Param(_) => "/{}".to_owned(),
-            })
-            .chain(rest.then(|| "/*".to_owned()))
-            .collect(),
-    };
-    let methods = sorted(matcher.methods.clone());
-    let headers = sorted(matcher.headers.iter().map(value).collect());
-    let query = sorted(matcher.query.iter().map(value).collect());
-    let hosts: Vec<_> =
-        if matcher.hosts.is_empty() { vec![None] } else { matcher.hosts.iter().cloned().map(Some).collect() };
-    let one = |listener: usize, host: &Option<HostPattern>| {
-        (listener, host.clone(), path.clone(), methods.clone(), headers.clone(), query.clone())
-    };
-    listeners
-        .iter()
-        .flat_map(|listener| hosts.iter().map(move |host| (*listener, host)))
-        .map(|(l, h)| one(l, h))
-        .collect()
-}
-
 /// Whether the methods that all routes name fit the sets of a router.
 fn check_methods(schema: &Schema, context: &mut Context<'_>) -> bool {
     let mut methods = HashSet::new();
-    for method in schema.route.iter().filter_map(|route| route.methods.given()).flat_map(|methods| methods.iter()) {
+    for method in schema.route.iter().filter_map(|route| route.methods.given()).flat_map(|methods| methods.0.iter()) {
+        if method.0 == "TRACE" {
+            let note = Diagnostic::error(Code::NeverMatches, method.place, "the gateway answers TRACE by itself");
+            context.push(note.label("can never match"));
+        }
         methods.insert(method.0.as_str());
         if methods.len() > MethodSet::MAX {
             let message = format!("the routes name more than {} methods", MethodSet::MAX);
