@@ -1,5 +1,5 @@
-//! Shows that a request allocates nothing once its connection is warm: counts what the core
-//! allocates while a client and an origin exchange requests through a gateway.
+//! Shows that a request allocates nothing once its connection is warm: counts what the core allocates while a client
+//! and an origin exchange requests through a gateway that logs and counts them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -70,9 +70,10 @@ fn allocations_per_run(driver: &str) -> u64 {
             std::thread::spawn(move || answer(stream));
         }
     });
+    let log = std::env::temp_dir().join(format!("sluice-allocation-{}-{driver}.log", std::process::id()));
     let text = format!(
-        "[runtime]\ncores = 1\ndriver = \"{driver}\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
-         [upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n"
+        "[runtime]\ncores = 1\ndriver = \"{driver}\"\n[log.access]\nto = {log:?}\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n"
     );
     let loaded = sluice_config::load_str("test", &text).unwrap_or_else(|report| panic!("{report}"));
     let gateway = Gateway::start(loaded.snapshot, None).expect("it starts");
@@ -86,7 +87,12 @@ fn allocations_per_run(driver: &str) -> u64 {
     for _ in 0..REQUESTS {
         ask(&mut client, &mut buffer);
     }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let logged = std::fs::metadata(&log).expect("the log was opened").len();
+    // It is in the system's temporary directory anyway.
+    let _ = std::fs::remove_file(&log);
+    assert!(logged > 0, "lines were written meanwhile");
+    allocations
 }
 
 fn ask(client: &mut TcpStream, buffer: &mut [u8]) {

@@ -17,7 +17,11 @@ use sluice_wire::target::Target;
 
 use crate::deadline::Deadlines;
 use crate::listen::Door;
+use crate::observe::access::{Access, Ring};
+use crate::observe::clock::Clock;
+use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
+use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
 use crate::rt::BufferPool;
 use crate::upstream::pool::{Endpoints, Pools};
@@ -26,6 +30,8 @@ use crate::waiting::Waiting;
 /// What all cores and the control thread share.
 pub(crate) struct Shared {
     pub(crate) published: Published,
+    pub(crate) access: Access,
+    pub(crate) diagnostics: Diagnostics,
     /// Set once: the process is about to end.
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
@@ -40,6 +46,10 @@ pub(crate) struct Core {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) waiting: Waiting,
     pub(crate) pools: Pools,
+    pub(crate) clock: Clock,
+    pub(crate) access: Ring,
+    /// Which of the cores it is.
+    pub(crate) index: usize,
     local: RefCell<Rc<Local>>,
     retired: RefCell<HashMap<u32, Retired>>,
     #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
@@ -76,13 +86,24 @@ impl Local {
         self.snapshot.listeners.get(index as usize)
     }
 
+    /// Where the figures of its routes and upstreams are.
+    pub(crate) fn series(&self) -> &SeriesTable {
+        &self.publication.series
+    }
+
     pub(crate) fn endpoints(&self, upstream: UpstreamId) -> &Endpoints {
         &self.upstreams[upstream.0 as usize]
     }
 }
 
 impl Core {
-    pub(crate) fn new(index: usize, memory_bytes: usize, shared: Arc<Shared>, metrics: Arc<CoreMetrics>) -> Rc<Self> {
+    pub(crate) fn new(
+        index: usize,
+        memory_bytes: usize,
+        shared: Arc<Shared>,
+        metrics: Arc<CoreMetrics>,
+        access: Ring,
+    ) -> Rc<Self> {
         let pools = Pools::default();
         let local = Core::local_of(shared.published.current(), &pools);
         // xorshift needs a seed other than 0; cores must not choose alike.
@@ -94,6 +115,9 @@ impl Core {
             deadlines: Deadlines::new(),
             waiting: Waiting::default(),
             pools,
+            clock: Clock::default(),
+            access,
+            index,
             local: RefCell::new(Rc::new(local)),
             retired: RefCell::default(),
             scratches: RefCell::default(),

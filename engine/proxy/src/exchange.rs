@@ -2,15 +2,20 @@
 
 use std::rc::Rc;
 
-use sluice_rules::failure::Failure;
+use sluice_rules::failure::{Failure, Side};
 use sluice_rules::snapshot::{Route, RouteId};
 use sluice_wire::Version;
 use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::Framing;
+use sluice_wire::head::Request;
 
 use crate::conn::Client;
-use crate::core::{Core, Local};
+use crate::core::{Core, Local, Scratch};
 use crate::deadline::Pace;
+use crate::observe;
+use crate::observe::metrics::Active;
+use crate::observe::record::{Bytes, Destination, EndedBy, Phase, Record, Times};
+use crate::rt::Buffer;
 use crate::upload::{Incoming, Upload};
 use crate::wheel::Tick;
 
@@ -44,10 +49,18 @@ pub(crate) struct Exchange<'c> {
     pub(crate) max_forwards: Option<u64>,
     /// The rest of a request whose upstream has failed.
     pub(crate) orphan: Option<Upload>,
+    pub(crate) destination: Option<Destination>,
+    pub(crate) phase: Phase,
+    /// What the client was answered, and why if it was not what it asked for.
+    pub(crate) status: u16,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) bytes: Bytes,
+    pub(crate) times: Times,
+    _active: Active<'c>,
 }
 
 impl<'c> Exchange<'c> {
-    pub(crate) fn open(core: &Core, client: &'c Client) -> Self {
+    pub(crate) fn open(core: &'c Core, client: &'c Client, times: Times) -> Self {
         let local = client.local(core);
         let listener = client.listener(&local);
         let write_pace = Pace::new(listener.timeouts.write, listener.limits.rate_min);
@@ -69,6 +82,13 @@ impl<'c> Exchange<'c> {
             attempts: 0,
             max_forwards: None,
             orphan: None,
+            destination: None,
+            phase: Phase::Head,
+            status: 0,
+            failure: None,
+            bytes: Bytes::default(),
+            times,
+            _active: Active::new(&core.metrics),
         }
     }
 
@@ -90,11 +110,48 @@ impl<'c> Exchange<'c> {
         self.due.map_or(due, |whole| due.min(whole))
     }
 
-    /// Counts how it ended.
-    pub(crate) fn close(&self, core: &Core, status: u16, failure: Option<Failure>) {
-        core.metrics.responses[usize::from(status / 100).min(5)].add(1);
-        if let Some(failure) = failure {
-            core.metrics.failed(failure);
+    /// Takes note of how the response ended. The first cause of a failure is the one that counts.
+    pub(crate) fn answered(&mut self, status: u16, failure: Option<Failure>) {
+        self.status = status;
+        self.failure = self.failure.or(failure);
+    }
+
+    /// Makes the record of what has happened and gives it to the log and the figures. `read` is the request's head, at
+    /// the front of the buffer, unless what came was no request.
+    pub(crate) fn close(&mut self, core: &Core, read: Option<(&Scratch, &Buffer)>) {
+        self.times.ended = core.clock.now();
+        let snapshot = self.local.snapshot();
+        let request = read.map(|(scratch, input)| Request { bytes: input.filled(), head: &scratch.request });
+        self.bytes.received += request.map_or(0, |request| request.head.length as u64) + self.bytes.request_content;
+        let record = Record {
+            client: self.client.peer,
+            listener: &self.client.listener(&self.local).name,
+            request,
+            version: self.version,
+            host: read.filter(|_| self.phase != Phase::Head).map(|(scratch, _)| scratch.authority.as_str()),
+            route: self.route,
+            route_name: self.route().map(|route| route.name.as_str()),
+            destination: self.destination,
+            upstream_name: self.destination.map(|to| snapshot.upstream(to.upstream).name.as_str()),
+            attempts: self.attempts,
+            status: self.status,
+            failure: self.failure,
+            phase: self.phase,
+            ended_by: self.ended_by(),
+            bytes: self.bytes,
+            times: self.times,
+        };
+        observe::ended(core, &self.local, &record);
+    }
+
+    /// Who brought the end: whose failure it was, or else whose response.
+    fn ended_by(&self) -> EndedBy {
+        match self.failure.map(Failure::side) {
+            Some(Side::Client) => EndedBy::Client,
+            Some(Side::Gateway) => EndedBy::Gateway,
+            Some(Side::Upstream) => EndedBy::Upstream,
+            None if self.destination.is_some() => EndedBy::Upstream,
+            None => EndedBy::Gateway,
         }
     }
 }

@@ -35,6 +35,8 @@ use sluice_rules::snapshot::Snapshot;
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
 use crate::listen::{Accepting, Door};
+use crate::observe::access::{Access, Ring};
+use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
@@ -55,6 +57,9 @@ pub enum StartError {
         /// The kernel's answer.
         error: io::Error,
     },
+    /// The access log could not be opened.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(io::Error),
     /// No event loop could be started.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -114,12 +119,19 @@ impl Gateway {
         let listening = assigned.doors.iter().map(|door| door.address).collect();
         let admin = snapshot.admin.as_ref().map(control::admin::Listener::bind).transpose()?;
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
-        let published = Published::new(snapshot, assigned.doors);
-        let shared = Arc::new(Shared { published, draining: AtomicBool::new(false), started: Instant::now() });
+        let diagnostics = Diagnostics::start(&snapshot.log)?;
+        let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
+        let shared = Arc::new(Shared {
+            access,
+            diagnostics,
+            published: Published::new(snapshot, assigned.doors, cores),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
         let mut mailboxes = Vec::new();
         let (ready, all_ready) = mpsc::channel();
-        for (index, core_metrics) in metrics.iter().enumerate() {
+        for (index, (core_metrics, access)) in metrics.iter().zip(rings).enumerate() {
             let (mailbox, inbox) = rt::mailbox()?;
             mailboxes.push(mailbox);
             let start = CoreStart {
@@ -128,6 +140,7 @@ impl Gateway {
                 memory_bytes: (memory_bytes / cores as u64) as usize,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(core_metrics),
+                access,
                 sockets: assigned
                     .opened
                     .iter_mut()
@@ -168,6 +181,7 @@ struct CoreStart {
     memory_bytes: usize,
     shared: Arc<Shared>,
     metrics: Arc<CoreMetrics>,
+    access: Ring,
     sockets: Vec<(Arc<Door>, TcpListener)>,
     inbox: rt::Inbox<Message>,
     ready: mpsc::Sender<Result<(), DriverError>>,
@@ -186,7 +200,7 @@ impl CoreStart {
     }
 
     async fn serve(self) {
-        let core = Core::new(self.index, self.memory_bytes, self.shared, self.metrics);
+        let core = Core::new(self.index, self.memory_bytes, self.shared, self.metrics, self.access);
         core.tick_date();
         let mut accepting = Vec::new();
         for (door, socket) in self.sockets {
@@ -239,6 +253,7 @@ async fn beat(core: &Rc<Core>) {
         core.deadlines.tick();
         core.waiting.tick(core.deadlines.now());
         core.tick_date();
+        core.clock.tick();
         if beats.is_multiple_of(10) {
             core.pools.sweep(core);
             core.sweep();
@@ -247,6 +262,7 @@ async fn beat(core: &Rc<Core>) {
             core.buffers.shrink();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
+        core.metrics.busy_nanos.set(rt::thread_nanos());
         core.metrics.last_tick.set(core.shared.started.elapsed().as_millis() as u64);
     }
 }

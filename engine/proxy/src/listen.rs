@@ -11,7 +11,7 @@ use sluice_rules::reply::OVERLOADED;
 
 use crate::conn::{self, Client};
 use crate::core::Core;
-use crate::deadline::TICK;
+use crate::deadline::{TICK, ticks};
 use crate::rt;
 
 /// Accepts under way at a time for each listener and core.
@@ -25,6 +25,9 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_millis(400);
 
 /// How long the queue of a socket may take to become empty after that; without descriptors it may never.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often one accepting task tells of errors.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Something on cache lines of its own.
 #[repr(align(128))]
@@ -136,6 +139,7 @@ impl Accepting {
 }
 
 async fn accept(core: Rc<Core>, accepting: Rc<Accepting>) {
+    let mut quiet_until = 0;
     loop {
         match accepting.listener.accept().await {
             Ok((stream, peer)) => {
@@ -149,6 +153,11 @@ async fn accept(core: Rc<Core>, accepting: Rc<Accepting>) {
             Err(error) if accepting.door.is_closing() && error.kind() == io::ErrorKind::InvalidInput => return,
             Err(error) => {
                 core.metrics.accept_errors.add(1);
+                let now = core.deadlines.now();
+                if now >= quiet_until {
+                    quiet_until = now.saturating_add(ticks(WARN_EVERY));
+                    tracing::warn!(%error, core = core.index, "a connection cannot be accepted");
+                }
                 // Without a rest a full descriptor table would make this loop spin, and a client that broke
                 // its connection before we took it is no reason to hurry either.
                 let rest = if rt::is_descriptor_limit(&error) { EXHAUSTED } else { Duration::from_millis(1) };

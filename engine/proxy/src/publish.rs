@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use sluice_rules::snapshot::{Endpoint, Snapshot};
 
 use crate::listen::Door;
+use crate::observe::series::SeriesTable;
 
 /// The configuration and what its names stand for now.
 pub(crate) struct Publication {
@@ -17,6 +18,8 @@ pub(crate) struct Publication {
     pub(crate) doors: Vec<Arc<Door>>,
     /// For each upstream the addresses of its endpoints.
     pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    /// The figures of its routes and upstreams.
+    pub(crate) series: Arc<SeriesTable>,
     /// Counts configurations.
     pub(crate) configuration: u64,
     /// Counts publications: a configuration is published anew when addresses change.
@@ -30,9 +33,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>, cores: usize) -> Self {
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
-        let first = Publication { snapshot: Arc::new(snapshot), doors, addresses, configuration: 1, generation: 1 };
+        let series = Arc::new(SeriesTable::new(cores, &snapshot));
+        let snapshot = Arc::new(snapshot);
+        let first = Publication { snapshot, doors, addresses, series, configuration: 1, generation: 1 };
         Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) }
     }
 
@@ -57,7 +62,9 @@ impl Published {
     ) -> Arc<Publication> {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
-        self.publish(Publication { snapshot: Arc::new(snapshot), doors, addresses, configuration, generation });
+        let series = Arc::new(before.series.renewed(&snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.publish(Publication { snapshot, doors, addresses, series, configuration, generation });
         before
     }
 
@@ -69,6 +76,7 @@ impl Published {
             snapshot: Arc::clone(&before.snapshot),
             doors: before.doors.clone(),
             addresses,
+            series: Arc::clone(&before.series),
             configuration: before.configuration,
             generation: before.generation + 1,
         });

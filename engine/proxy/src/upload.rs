@@ -72,6 +72,7 @@ struct Progress {
     deadline: Deadline,
     /// Whether all of the content was read, though maybe not yet sent.
     read_all: Cell<bool>,
+    content_bytes: Cell<u64>,
     /// Set once, when nothing more is read from the client.
     end: RefCell<Option<End>>,
     waker: Cell<Option<Waker>>,
@@ -96,6 +97,7 @@ impl Upload {
             mode: Cell::new(mode),
             deadline: core.deadlines.watch(incoming.stream.fd()),
             read_all: Cell::new(false),
+            content_bytes: Cell::new(0),
             end: RefCell::default(),
             waker: Cell::default(),
         });
@@ -121,6 +123,11 @@ impl Upload {
     /// Whether all of the content was read, though maybe not yet sent.
     pub(crate) fn read_all(&self) -> bool {
         self.0.read_all.get()
+    }
+
+    /// How much content has come so far.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        self.0.content_bytes.get()
     }
 
     /// Waits for the end, and says whether all of the content went to the upstream.
@@ -192,6 +199,8 @@ impl Task {
                 return self.fail(Failure::BodyTooLarge);
             }
             self.progress.read_all.set(reader.ended());
+            let content_bytes = &self.progress.content_bytes;
+            content_bytes.set(content_bytes.get() + buffer.len() as u64);
             let forwarding = self.to.as_ref().filter(|_| self.progress.mode.get() == Mode::Forward);
             if let Some(to) = forwarding {
                 if !buffer.is_empty() || reader.ended() {

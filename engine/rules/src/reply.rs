@@ -20,6 +20,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Bytes of its content.
+    pub fn content_bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+
     /// What the configuration says.
     pub fn fixed(status: u16, fields: &[(String, String)], body: &[u8]) -> Self {
         let mut lines = Vec::new();

@@ -14,6 +14,7 @@ use sluice_wire::h1::parse::{self, Progress};
 use crate::core::{Core, Scratch};
 use crate::deadline::{Expiry, LEAVING_IDLE_MAX, TICK};
 use crate::exchange::Exchange;
+use crate::observe::record::{Phase, Times};
 use crate::respond::{Response, respond};
 use crate::rt::{self, Buffer, Canceller, LARGE, Pending};
 use crate::upload::Upload;
@@ -76,17 +77,17 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
     let after = loop {
         let (head, returned) = read_head(core, client, canceller.as_deref(), &mut scratch, input).await;
         input = returned;
-        match head {
-            Head::Complete => {}
+        let times = match head {
+            Head::Complete(times) => times,
             Head::Idle => break After::Idle,
             Head::Closed => break After::Close,
-            Head::Failed(failure) => {
-                refuse(core, client, failure, input).await;
+            Head::Failed(failure, times) => {
+                refuse(core, client, failure, times, input).await;
                 break After::Close;
             }
-        }
+        };
         client.deadline.unset();
-        match serve_one(core, client, &mut scratch, input).await {
+        match serve_one(core, client, &mut scratch, times, input).await {
             Some(next) => input = next,
             None => break After::Close,
         }
@@ -107,13 +108,13 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
 /// What came of waiting for a request.
 enum Head {
     /// Its head is at the front of the buffer, its table in the scratch.
-    Complete,
+    Complete(Times),
     /// Nothing came for a while.
     Idle,
     /// The client has closed or broken the connection.
     Closed,
     /// What came is no request.
-    Failed(Failure),
+    Failed(Failure, Times),
 }
 
 async fn read_head(
@@ -128,6 +129,7 @@ async fn read_head(
     let limits = listener.limits.head();
     let mut progress = Progress::default();
     let mut begun = false;
+    let mut times = Times::default();
     let mut skipped = false;
     loop {
         // RFC 9112 §2.2: one empty line before a request, left over by careless clients, is ignored.
@@ -145,10 +147,14 @@ async fn read_head(
             }
         } else {
             if !matches!(input.filled(), b"" | b"\r") {
+                let now = core.clock.now();
+                times.began = if times.head == 0 { now } else { times.began };
+                times.waited = now - times.began;
+                times.head = now;
                 match parse::request(input.filled(), &mut progress, limits, &mut scratch.request) {
-                    Ok(true) => return (Head::Complete, input),
+                    Ok(true) => return (Head::Complete(times), input),
                     Ok(false) => {}
-                    Err(error) => return (Head::Failed(Failure::RequestHead(error)), input),
+                    Err(error) => return (Head::Failed(Failure::RequestHead(error), times), input),
                 }
             }
             if !begun {
@@ -161,7 +167,7 @@ async fn read_head(
             }
             if input.spare() == 0 {
                 let Some(mut larger) = core.buffers.take_large() else {
-                    return (Head::Failed(Failure::OutOfMemory), input);
+                    return (Head::Failed(Failure::OutOfMemory, times), input);
                 };
                 let fits = larger.append(input.filled());
                 debug_assert!(fits, "a head is never longer than a large buffer");
@@ -172,7 +178,10 @@ async fn read_head(
             result
         };
         match result {
-            Ok(0) if begun && client.deadline.expired() => return (Head::Failed(Failure::HeaderTimeout), input),
+            Ok(0) if begun && client.deadline.expired() => {
+                times.waited = core.clock.now().saturating_sub(times.began);
+                return (Head::Failed(Failure::HeaderTimeout, times), input);
+            }
             Ok(0) | Err(_) => return (Head::Closed, input),
             Ok(_) => {}
         }
@@ -181,11 +190,19 @@ async fn read_head(
 
 /// Serves the request whose head is at the front of `input`. Returns what of the next one has come already, or
 /// `None` if the connection has ended.
-async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut input: Buffer) -> Option<Buffer> {
-    core.metrics.requests.add(1);
-    let mut exchange = Exchange::open(core, client);
+async fn serve_one(
+    core: &Rc<Core>,
+    client: &Client,
+    scratch: &mut Scratch,
+    times: Times,
+    mut input: Buffer,
+) -> Option<Buffer> {
+    let mut exchange = Exchange::open(core, client, times);
     let outcome = match request::admit(core, &mut exchange, scratch, &mut input) {
-        Ok(()) => respond(core, &mut exchange, scratch, &input).await,
+        Ok(()) => {
+            exchange.phase = Phase::Route;
+            respond(core, &mut exchange, scratch, &input).await
+        }
         Err(failure) => {
             // What is wrong was found before the request was parted from the next one.
             exchange.keep_alive = false;
@@ -201,6 +218,10 @@ async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut 
         Err(failure) => response::send_own(core, &mut exchange, Reply::failure(failure)).await,
     };
     let mut upload = sent.upload.or(exchange.orphan.take());
+    if let Some(upload) = &upload {
+        exchange.bytes.request_content = upload.content_bytes();
+    }
+    exchange.close(core, Some((scratch, &input)));
     if let Some(incoming) = exchange.incoming.take().filter(|_| sent.intact) {
         // Nobody took the content: it must be out of the way before the next request can be read.
         upload = Some(Upload::start(core, incoming, None));
@@ -236,10 +257,10 @@ async fn serve_one(core: &Rc<Core>, client: &Client, scratch: &mut Scratch, mut 
 }
 
 /// Tells the client what is wrong with what it sent, and ends the connection.
-async fn refuse(core: &Rc<Core>, client: &Client, failure: Failure, input: Buffer) {
-    let mut exchange = Exchange::open(core, client);
-    core.metrics.requests.add(1);
+async fn refuse(core: &Rc<Core>, client: &Client, failure: Failure, times: Times, input: Buffer) {
+    let mut exchange = Exchange::open(core, client, times);
     let sent = response::send_own(core, &mut exchange, Reply::failure(failure)).await;
+    exchange.close(core, None);
     if sent.intact {
         linger(core, client, input).await;
     }

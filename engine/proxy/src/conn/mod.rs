@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::Listener;
 use sluice_wire::forwarded::Hop;
 
@@ -19,7 +20,7 @@ use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
-use crate::rt::{Buffer, Stream};
+use crate::rt::{Buffer, SMALL, Stream};
 
 /// A connection that a client has made.
 pub(crate) struct Client {
@@ -27,6 +28,7 @@ pub(crate) struct Client {
     pub(crate) deadline: Deadline,
     pub(crate) stream: Stream,
     door: u32,
+    pub(crate) peer: SocketAddr,
     /// What upstreams are told of it.
     pub(crate) hop: Hop,
     /// Whether it has sent a request already.
@@ -44,6 +46,7 @@ impl Client {
             deadline: core.deadlines.watch(stream.fd()),
             stream,
             door: door.id,
+            peer,
             hop: config.hop(peer.ip()),
             served: Cell::new(false),
             open,
@@ -70,6 +73,11 @@ impl Client {
         Expiry::Idle { door: self.door }
     }
 
+    /// Why nothing more could be written to it.
+    pub(crate) fn lost(&self) -> Failure {
+        if self.deadline.expired() { Failure::WriteTimeout } else { Failure::ClientGone }
+    }
+
     /// Writes all of a buffer, at least at the pace that is asked of clients.
     pub(crate) async fn write_all(
         &self,
@@ -77,18 +85,27 @@ impl Client {
         exchange: &mut Exchange<'_>,
         mut buffer: Buffer,
     ) -> (io::Result<()>, Buffer) {
-        while !buffer.is_empty() {
+        // A socket takes a first small write at once; for others we may have to wait until the client reads.
+        let since = (exchange.bytes.sent > 0 || buffer.len() > SMALL).then(|| core.clock.now());
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !buffer.is_empty() {
             let before = core.deadlines.now();
             let due = before.saturating_add(exchange.write_pace.patience()).saturating_add(1);
             self.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
             let (result, returned) = self.stream.write(buffer).await;
             buffer = returned;
             match result {
-                Ok(count) => exchange.write_pace.moved(count, core.deadlines.now() - before),
-                Err(error) => return (Err(error), buffer),
+                Ok(count) => {
+                    exchange.bytes.sent += count as u64;
+                    exchange.write_pace.moved(count, core.deadlines.now() - before);
+                }
+                Err(error) => outcome = Err(error),
             }
         }
-        (Ok(()), buffer)
+        if let Some(since) = since {
+            exchange.times.waited += core.clock.now() - since;
+        }
+        (outcome, buffer)
     }
 }
 

@@ -49,6 +49,7 @@ fn split_content(
         Framing::Empty | Framing::UntilClose => return Ok(()),
         Framing::Length(length) if length <= at_hand.min(SMALL) as u64 => {
             exchange.buffered_bytes = length as usize;
+            exchange.bytes.request_content = length;
             exchange.expects_continue = false;
             return Ok(());
         }

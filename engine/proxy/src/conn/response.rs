@@ -18,6 +18,7 @@ use crate::body::{BodyReader, Frame, ReadError};
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
+use crate::observe::record::Phase;
 use crate::rt::{self, Buffer, SMALL};
 use crate::upload::{Upload, last_chunk};
 use crate::upstream::{Leg, UpstreamResponse};
@@ -49,11 +50,16 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
     // next request would start is not known.
     exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
-    exchange.close(core, reply.status, reply.failure);
     let Some(mut out) = core.buffers.take() else {
+        exchange.answered(503, Some(Failure::OutOfMemory));
         rt::send_now(exchange.client.stream.fd(), OVERLOADED);
         return SentResponse::broken();
     };
+    exchange.answered(reply.status, reply.failure);
+    exchange.bytes.response_content = if exchange.is_head { 0 } else { reply.content_bytes() };
+    if reply.failure.is_none() {
+        exchange.phase = Phase::Response;
+    }
     let mut rest: &[u8] = &[];
     let connection = connection_field(exchange.keep_alive, exchange.version);
     let written = out.append_with(|space| {
@@ -70,6 +76,7 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
         let (result, returned) = client.write_all(core, exchange, out).await;
         out = returned;
         if result.is_err() {
+            exchange.answered(reply.status, Some(client.lost()));
             return SentResponse::broken();
         }
         if rest.is_empty() {
@@ -93,12 +100,14 @@ pub(super) async fn send(
     behind: &[u8],
 ) -> SentResponse {
     let status = scratch.response.status;
+    exchange.phase = Phase::Response;
     let mut reader = BodyReader::new(response.framing);
     let plan = plan(core, exchange, scratch, &response);
     let UpstreamResponse { mut buffer, mut leg, .. } = response;
     buffer.consume(scratch.response.length);
     if status == 101 {
-        exchange.close(core, status, None);
+        exchange.answered(status, None);
+        exchange.phase = Phase::Tunnel;
         debug_assert!(leg.upload.is_none(), "a request with content is not upgraded");
         drop(leg.watched);
         // Boxed: it is rare, and its size would be that of every exchange.
@@ -115,6 +124,7 @@ pub(super) async fn send(
     let upstream = local.snapshot().upstream(leg.upstream);
     let client = exchange.client;
     let has_trailers = |reader: &BodyReader| plan.frame == Frame::Chunked && !reader.trailers().is_empty();
+    exchange.bytes.response_content = buffer.len() as u64;
     plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
     let mut result = Ok(());
     let with_content = buffer.prepend(&scratch.head) || (buffer.is_empty() && buffer.append(&scratch.head));
@@ -131,15 +141,14 @@ pub(super) async fn send(
             (result, buffer) = send_trailers(core, exchange, &reader, buffer).await;
         }
         if result.is_err() {
-            let slow = client.deadline.expired();
-            break Some(if slow { Failure::WriteTimeout } else { Failure::ClientGone });
+            break Some(client.lost());
         }
         if reader.ended() {
             break None;
         }
         let due = core.deadlines.after(upstream.timeouts.idle);
         leg.connection.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
-        let since = core.deadlines.now();
+        let (since, waited_since) = (core.deadlines.now(), core.clock.now());
         if paused {
             // Events that come now and then, or a long poll: such a connection holds no buffer meanwhile.
             drop(buffer);
@@ -150,6 +159,7 @@ pub(super) async fn send(
         }
         let (received, returned) = reader.read(&leg.connection.stream, buffer).await;
         buffer = returned;
+        exchange.times.waited += core.clock.now() - waited_since;
         paused = plan.is_event_stream || core.deadlines.now() > since + PAUSE;
         // An end that we made ourselves is no end of the response.
         if let Some(failure) = cut_short(&leg, &received, &reader) {
@@ -159,6 +169,7 @@ pub(super) async fn send(
         let filled = received.is_ok_and(|count| count == SMALL);
         is_bulk |= filled || buffer.len() > SMALL;
         let bulk = filled && !reader.ended();
+        exchange.bytes.response_content += buffer.len() as u64;
         plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
         if bulk && let Some(larger) = core.buffers.take_large() {
             // Fewer and larger moves cost less from here on.
@@ -167,7 +178,10 @@ pub(super) async fn send(
         }
     };
     leg.in_flight.endpoint().sent(is_bulk);
-    exchange.close(core, status, failure);
+    if let Some(upload) = &leg.upload {
+        exchange.bytes.request_content = upload.content_bytes();
+    }
+    exchange.answered(status, failure);
     if let Some(failure) = failure {
         rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
         let client_is_there = !matches!(failure, Failure::ClientGone | Failure::WriteTimeout);

@@ -1,5 +1,6 @@
 //! An upgraded connection: bytes both ways until both sides are done.
 
+use std::cell::Cell;
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub(super) async fn run(
     let idle = client.listener(&exchange.local).timeouts.tunnel;
     core.metrics.tunnels_open.add(1);
     let upstream = connection.stream.clone();
+    let since = core.clock.now();
     let idle = Rc::new(Idle { core: Rc::clone(core), time: idle, upstream: Rc::clone(&connection.deadline) });
     idle.moved(&client.deadline);
     let mut first = None;
@@ -41,10 +43,14 @@ pub(super) async fn run(
             debug_assert!(fits, "it came in one buffer");
         }
     }
-    let to_upstream = pump(core, &client.stream, &upstream, &idle, &client.deadline, first);
-    let to_client = pump(core, &upstream, &client.stream, &idle, &client.deadline, None);
+    let (received, sent) = (Cell::new(0), Cell::new(0));
+    let to_upstream = pump(core, &client.stream, &upstream, &idle, &client.deadline, first, &received);
+    let to_client = pump(core, &upstream, &client.stream, &idle, &client.deadline, None, &sent);
     rt::join(to_upstream, to_client).await;
     core.metrics.tunnels_open.sub(1);
+    exchange.bytes.received += received.get();
+    exchange.bytes.sent += sent.get();
+    exchange.times.waited += core.clock.now() - since;
 }
 
 /// The time without a byte in either direction.
@@ -63,8 +69,16 @@ impl Idle {
 }
 
 /// Moves bytes one way until the sender has closed its side, and passes that on. Holds no buffer while nothing
-/// comes. An error ends both directions.
-async fn pump(core: &Rc<Core>, from: &Stream, to: &Stream, idle: &Idle, client: &Deadline, mut first: Option<Buffer>) {
+/// comes. An error ends both directions. Adds what it has moved to `moved`.
+async fn pump(
+    core: &Rc<Core>,
+    from: &Stream,
+    to: &Stream,
+    idle: &Idle,
+    client: &Deadline,
+    mut first: Option<Buffer>,
+    moved: &Cell<u64>,
+) {
     loop {
         let buffer = match first.take() {
             Some(buffer) => buffer,
@@ -88,6 +102,7 @@ async fn pump(core: &Rc<Core>, from: &Stream, to: &Stream, idle: &Idle, client: 
             }
         };
         idle.moved(client);
+        moved.set(moved.get() + buffer.len() as u64);
         if crate::body::write_all(to, buffer).await.0.is_err() {
             break;
         }

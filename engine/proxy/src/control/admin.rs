@@ -25,7 +25,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::reload::{Applied, ReloadError};
 use super::{Control, status};
 use crate::StartError;
-use crate::observe::metrics;
 
 /// Admin requests under way at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -206,11 +205,11 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
         Endpoint::Livez => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "a core is stuck\n"),
         Endpoint::Readyz if control.is_draining() => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
         Endpoint::Readyz => response(StatusCode::OK, TEXT, "ok\n"),
-        Endpoint::Metrics => {
-            let configuration = control.shared.published.current().configuration;
-            let text = metrics::render(&control.metrics, &control.driver, configuration);
-            response(StatusCode::OK, "text/plain; version=0.0.4", text + &status::reload_metrics(&control))
-        }
+        Endpoint::Metrics => response(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            status::figures(&control) + &status::reload_metrics(&control),
+        ),
         Endpoint::Status => response(StatusCode::OK, JSON, status::status(&control).to_string()),
         Endpoint::OpenApi => response(StatusCode::OK, JSON, OPENAPI),
         Endpoint::Reload => {

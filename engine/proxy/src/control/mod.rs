@@ -164,6 +164,8 @@ pub(crate) fn run(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()
     if let Some(admin) = &*lock(&control.admin) {
         admin.remove();
     }
+    control.shared.access.finish();
+    control.shared.diagnostics.finish();
     // A file that never ends to be read must not keep the process.
     runtime.shutdown_background();
     result
@@ -174,6 +176,7 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
     let listener = lock(&control.admin).as_ref().map(admin::Listener::start).transpose()?;
     if let Some(listener) = listener {
         tokio::spawn(admin::serve(listener, Arc::clone(control)));
@@ -187,6 +190,13 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
         while hang_up.recv().await.is_some() {
             // It says itself what came of it.
             let _ = there.reload().await;
+        }
+    });
+    let shared = Arc::clone(&control.shared);
+    tokio::spawn(async move {
+        while reopen.recv().await.is_some() {
+            tracing::info!("told to open the access log anew");
+            shared.access.reopen();
         }
     });
     tokio::select! {

@@ -151,6 +151,9 @@ impl Control {
         let addresses = self.names.addresses(&snapshot);
         let replaced = self.shared.published.replace(snapshot, assigned.doors, addresses);
         self.replaced().push(replaced);
+        let current = self.shared.published.current();
+        self.shared.access.configure(current.snapshot.log.access.as_ref());
+        self.shared.diagnostics.configure(&current.snapshot.log);
         let (configuration, generation) = {
             let current = self.shared.published.current();
             self.names.renew(&current.snapshot);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Control;
 use crate::observe::metrics::CoreMetrics;
+use crate::observe::prometheus::{self, Sources};
 
 /// The time since a core's last beat.
 fn since_beat(control: &Control, core: &CoreMetrics) -> Duration {
@@ -57,6 +58,18 @@ pub(super) fn status(control: &Control) -> Value {
         "cores": cores.collect::<Vec<_>>(),
         "listeners": listeners.collect::<Vec<_>>(),
         "upstreams": upstreams.collect::<Vec<_>>(),
+    })
+}
+
+/// What cores have counted, in Prometheus' text form.
+pub(super) fn figures(control: &Control) -> String {
+    let publication = control.shared.published.current();
+    prometheus::render(&Sources {
+        cores: &control.metrics,
+        series: &publication.series,
+        diagnostics_dropped: control.shared.diagnostics.dropped(),
+        driver: &control.driver,
+        configuration: publication.configuration,
     })
 }
 

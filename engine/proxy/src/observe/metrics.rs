@@ -1,9 +1,10 @@
-//! Counters, one block for each core, added up when somebody asks.
+//! Counters, one block for each core; `prometheus.rs` adds them up when somebody asks.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_rules::failure::Failure;
+
+use super::histogram::Overheads;
 
 /// A number that one core writes and others read.
 #[derive(Default)]
@@ -43,6 +44,13 @@ pub(crate) struct CoreMetrics {
     pub(crate) accept_errors: Counter,
     pub(crate) tunnels_open: Counter,
     pub(crate) requests: Counter,
+    pub(crate) requests_active: Counter,
+    /// The time that the gateway itself adds.
+    pub(crate) overheads: Overheads,
+    /// Lines of the access log that found no room.
+    pub(crate) log_dropped: Counter,
+    /// Processor time of the core's thread, in nanoseconds.
+    pub(crate) busy_nanos: Counter,
     /// By the first digit of the status.
     pub(crate) responses: [Counter; 6],
     pub(crate) upstream_connects: Counter,
@@ -68,82 +76,26 @@ impl CoreMetrics {
         }
     }
 
-    fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    /// Labels that have occurred, with their counts.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = self.failures.iter().map(Counter::get);
         self.failure_labels.iter().zip(counts).filter_map(|(label, count)| label.get().map(|label| (*label, count)))
     }
 }
 
-/// All cores' counters in Prometheus' text form (version 0.0.4).
-pub(crate) fn render(cores: &[std::sync::Arc<CoreMetrics>], driver: &str, generation: u64) -> String {
-    let mut out = String::new();
-    let sum = |field: fn(&CoreMetrics) -> &Counter| -> u64 {
-        cores.iter().map(|core| field(core).get()).fold(0, u64::wrapping_add)
-    };
-    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    };
-    one(
-        "sluice_connections_accepted_total",
-        "counter",
-        "Client connections accepted.",
-        sum(|c| &c.connections_accepted),
-    );
-    one(
-        "sluice_connections_refused_total",
-        "counter",
-        "Client connections refused for want of room.",
-        sum(|c| &c.connections_refused),
-    );
-    one("sluice_connections_open", "gauge", "Client connections open now.", sum(|c| &c.connections_open));
-    one(
-        "sluice_accept_errors_total",
-        "counter",
-        "Failures to accept, most of them for want of descriptors.",
-        sum(|c| &c.accept_errors),
-    );
-    one("sluice_tunnels_open", "gauge", "Upgraded connections open now.", sum(|c| &c.tunnels_open));
-    one("sluice_requests_total", "counter", "Requests whose head was read.", sum(|c| &c.requests));
-    one("sluice_upstream_connects_total", "counter", "Connections made to upstreams.", sum(|c| &c.upstream_connects));
-    one("sluice_upstream_reuses_total", "counter", "Requests sent on a kept connection.", sum(|c| &c.upstream_reuses));
-    one("sluice_upstream_retries_total", "counter", "Requests sent again.", sum(|c| &c.upstream_retries));
-    one("sluice_upstream_idle_connections", "gauge", "Kept connections to upstreams.", sum(|c| &c.upstream_idle));
-    one("sluice_buffer_bytes", "gauge", "Bytes of message buffers in use.", sum(|c| &c.buffer_bytes));
-    one("sluice_cores", "gauge", "Event loops.", cores.len() as u64);
-    one("sluice_config_generation", "gauge", "Generation of the configuration that is served.", generation);
-    let _ = writeln!(out, "# HELP sluice_io_driver The kernel interface in use.\n# TYPE sluice_io_driver gauge");
-    let _ = writeln!(out, "sluice_io_driver{{driver=\"{driver}\"}} 1");
-    let _ = writeln!(out, "# HELP sluice_responses_total Responses sent to clients by class of status.");
-    let _ = writeln!(out, "# TYPE sluice_responses_total counter");
-    for class in 1..6 {
-        let count: u64 = cores.iter().map(|core| core.responses[class].get()).sum();
-        let _ = writeln!(out, "sluice_responses_total{{class=\"{class}xx\"}} {count}");
+/// Counts a request as under way until it is dropped.
+pub(crate) struct Active<'c>(&'c CoreMetrics);
+
+impl<'c> Active<'c> {
+    pub(crate) fn new(metrics: &'c CoreMetrics) -> Self {
+        metrics.requests.add(1);
+        metrics.requests_active.add(1);
+        Active(metrics)
     }
-    let mut failures = std::collections::BTreeMap::new();
-    for (label, count) in cores.iter().flat_map(|core| core.failures()) {
-        *failures.entry(label).or_insert(0u64) += count;
-    }
-    let _ = writeln!(out, "# HELP sluice_failures_total Requests that ended early, by cause (RFC 9209).");
-    let _ = writeln!(out, "# TYPE sluice_failures_total counter");
-    for (label, count) in failures {
-        let _ = writeln!(out, "sluice_failures_total{{cause=\"{label}\"}} {count}");
-    }
-    out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_counted_by_label_over_all_cores() {
-        let cores = [std::sync::Arc::new(CoreMetrics::default()), std::sync::Arc::new(CoreMetrics::default())];
-        cores[0].failed(Failure::NoRoute);
-        cores[1].failed(Failure::ConnectionRefused);
-        cores[1].failed(Failure::NoRoute);
-        let text = render(&cores, "epoll", 3);
-        assert!(text.contains("sluice_failures_total{cause=\"no_route\"} 2\n"), "{text}");
-        assert!(text.contains("sluice_failures_total{cause=\"connection_refused\"} 1\n"));
-        assert!(text.contains("sluice_config_generation 3\n"));
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.requests_active.sub(1);
     }
 }

@@ -1,3 +1,41 @@
-//! What the gateway says about itself.
+//! What the gateway says about itself: one record of each request, from which logs and figures are made.
 
+pub(crate) mod access;
+pub(crate) mod clock;
+pub(crate) mod diagnostics;
+mod histogram;
+mod line;
 pub(crate) mod metrics;
+pub(crate) mod prometheus;
+pub(crate) mod record;
+pub(crate) mod series;
+
+use crate::core::{Core, Local};
+use histogram::{DURATION_BOUNDS, OVERHEAD_BOUNDS, SIZE_BOUNDS};
+use record::Record;
+use series::{class_index, method_index};
+
+/// Takes in what has happened to a request.
+pub(crate) fn ended(core: &Core, local: &Local, record: &Record<'_>) {
+    let metrics = &core.metrics;
+    if let Some(config) = &local.snapshot().log.access {
+        core.access.log(&core.clock, metrics, config, record);
+    }
+    let class = class_index(record.status);
+    metrics.responses[class].add(1);
+    metrics.overheads.record(&OVERHEAD_BOUNDS, record.times.gateway());
+    if let Some(failure) = record.failure {
+        metrics.failed(failure);
+    }
+    let method = method_index(record.request.map_or(&[], |request| request.head.method.of(request.bytes)));
+    let route = local.series().route(record.route, core.index);
+    route.durations[method][class].made().record(&DURATION_BOUNDS, record.times.total());
+    route.request_content.record(&SIZE_BOUNDS, record.bytes.request_content);
+    route.response_content.record(&SIZE_BOUNDS, record.bytes.response_content);
+    if let Some(destination) = record.destination {
+        // Without a first byte there was no response of the upstream's.
+        let class = record.times.first_byte.map_or(0, |_| class);
+        let upstream = local.series().upstream(destination.upstream, core.index);
+        upstream.durations[class].made().record(&DURATION_BOUNDS, record.times.upstream());
+    }
+}

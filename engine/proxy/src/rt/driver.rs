@@ -131,6 +131,14 @@ pub(crate) fn avoid_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
+/// Processor time that this thread has used, in nanoseconds.
+pub(crate) fn thread_nanos() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a whole `timespec`. Should the call fail, it stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Pins this thread to one of the processors that the process may run on: the `index`th of them, counted round.
 pub(crate) fn pin_to(index: usize) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is a plain bit set for which all zeroes is the empty set.

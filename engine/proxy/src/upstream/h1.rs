@@ -18,6 +18,7 @@ use crate::body::write_all;
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
+use crate::observe::record::Times;
 use crate::rt::Buffer;
 use crate::upload::{Destination, Upload};
 
@@ -99,6 +100,8 @@ pub(super) async fn exchange_heads(
     }
     // A write that failed may have met an early answer, so the response is looked for all the same.
     drop(sent);
+    exchange.times.sent = Some(core.clock.now());
+    exchange.times.first_byte = None;
     match receive_head(core, exchange, scratch, upstream, connection, watched, buffer).await {
         Ok((buffer, framing)) => Ok(Received { buffer, framing, upload }),
         Err((mut failure, response_begun)) => {
@@ -181,13 +184,20 @@ async fn receive_head(
                 buffer = enlarged(core, buffer).ok_or((Failure::OutOfMemory, true))?;
             }
         }
+        let since = match exchange.times {
+            Times { sent: Some(sent), first_byte: None, .. } => sent,
+            _ => core.clock.now(),
+        };
         let (result, returned) = connection.stream.read(buffer).await;
         buffer = returned;
+        let now = core.clock.now();
+        exchange.times.waited += now - since;
         match result {
             Ok(0) | Err(_) if connection.deadline.expired() => return Err((Failure::ResponseTimeout, true)),
             Ok(0) | Err(_) => return Err((Failure::ConnectionTerminated, begun)),
             Ok(_) => {
                 begun = true;
+                exchange.times.first_byte.get_or_insert(now);
                 watched.progress();
             }
         }

@@ -14,6 +14,7 @@ use sluice_wire::h1::body::Framing;
 
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
+use crate::observe::record::{Destination, Phase};
 use crate::rt::{self, Buffer, Stream};
 use crate::upload::Upload;
 use crate::waiting::Ticket;
@@ -128,7 +129,12 @@ async fn attempt(
     let local = Rc::clone(&exchange.local);
     let upstream = local.snapshot().upstream(id);
     let endpoints = local.endpoints(id);
+    exchange.phase = Phase::Connect;
+    let mut destination = Destination { upstream: id, endpoint: None, reused: false };
+    exchange.destination = Some(destination);
     let endpoint = endpoints.choose(core, upstream.balance, avoid).ok_or(Failure::DnsError)?;
+    destination.endpoint = Some(endpoint.address);
+    exchange.destination = Some(destination);
     let has_alternative = endpoints.len() > 1;
     let in_flight = endpoint.begin();
     let mut facts = Attempt {
@@ -146,9 +152,18 @@ async fn attempt(
             core.metrics.upstream_reuses.add(1);
             connection
         }
-        None => Box::pin(connect(core, upstream, endpoint)).await.map_err(|failure| failed(failure, facts))?,
+        None => {
+            let since = core.clock.now();
+            let connected = Box::pin(connect(core, upstream, endpoint)).await;
+            let lasted = core.clock.now() - since;
+            *exchange.times.connect.get_or_insert(0) += lasted;
+            exchange.times.waited += lasted;
+            connected.map_err(|failure| failed(failure, facts))?
+        }
     };
+    exchange.phase = Phase::Wait;
     facts.reused = connection.reused;
+    exchange.destination = Some(Destination { reused: connection.reused, ..destination });
     facts.sent = Sent::Something;
     let watched = Watched::enter(core, exchange, &connection);
     let buffer = if endpoint.sends_bulk() { core.buffers.take_large() } else { None };

@@ -1,0 +1,166 @@
+//! Figures of each route and upstream. They belong to the name, so a reload keeps them, and each core writes its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use sluice_rules::snapshot::{RouteId, Snapshot, UpstreamId};
+
+use super::histogram::{Durations, Sizes};
+
+/// Methods that have a label of their own (RFC 9110 §9, RFC 5789); all others share the last.
+pub(crate) const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
+
+/// Classes of status codes; the first stands for no response.
+pub(crate) const CLASSES: [&str; 6] = ["error", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Where a method is in [`METHODS`].
+pub(crate) fn method_index(method: &[u8]) -> usize {
+    METHODS.iter().position(|known| known.as_bytes() == method).unwrap_or(METHODS.len() - 1)
+}
+
+/// Where a status code is in [`CLASSES`].
+pub(crate) fn class_index(status: u16) -> usize {
+    usize::from(status / 100).min(CLASSES.len() - 1)
+}
+
+/// A value for each core, made when the core first needs it: most of ten thousand routes are never asked for.
+pub(crate) struct PerCore<T>(Box<[OnceLock<Box<T>>]>);
+
+impl<T: Default> PerCore<T> {
+    fn new(cores: usize) -> Self {
+        PerCore((0..cores).map(|_| OnceLock::new()).collect())
+    }
+
+    /// The value of a core, which alone writes to it.
+    pub(crate) fn of(&self, core: usize) -> &T {
+        self.0[core].get_or_init(Box::default)
+    }
+
+    /// The values that there are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(|value| value.get().map(|value| &**value))
+    }
+}
+
+/// A histogram that exists once something was counted in it.
+#[derive(Default)]
+pub(crate) struct Lazy(OnceLock<Box<Durations>>);
+
+impl Lazy {
+    /// The histogram to count in.
+    pub(crate) fn made(&self) -> &Durations {
+        self.0.get_or_init(Box::default)
+    }
+
+    /// The histogram if something was counted.
+    pub(crate) fn get(&self) -> Option<&Durations> {
+        self.0.get().map(|durations| &**durations)
+    }
+}
+
+/// What one core counts of a route.
+#[derive(Default)]
+pub(crate) struct RouteSeries {
+    /// By method and class of status.
+    pub(crate) durations: [[Lazy; CLASSES.len()]; METHODS.len()],
+    pub(crate) request_content: Sizes,
+    pub(crate) response_content: Sizes,
+}
+
+/// What one core counts of an upstream.
+#[derive(Default)]
+pub(crate) struct UpstreamSeries {
+    /// By class of status.
+    pub(crate) durations: [Lazy; CLASSES.len()],
+}
+
+/// The figures of all routes and upstreams of a configuration.
+pub(crate) struct SeriesTable {
+    /// By name; requests that no route was found for are under the empty name.
+    pub(crate) routes: BTreeMap<String, Arc<PerCore<RouteSeries>>>,
+    pub(crate) upstreams: BTreeMap<String, Arc<PerCore<UpstreamSeries>>>,
+    by_route: Vec<Arc<PerCore<RouteSeries>>>,
+    by_upstream: Vec<Arc<PerCore<UpstreamSeries>>>,
+    no_route: Arc<PerCore<RouteSeries>>,
+    cores: usize,
+}
+
+impl SeriesTable {
+    /// The table for a first configuration.
+    pub(crate) fn new(cores: usize, snapshot: &Snapshot) -> Self {
+        SeriesTable::with(cores, snapshot, None)
+    }
+
+    /// The table for a configuration that replaces this one's. What is of the same name is taken over; what is no
+    /// longer named is forgotten once its last request has ended.
+    pub(crate) fn renewed(&self, snapshot: &Snapshot) -> Self {
+        SeriesTable::with(self.cores, snapshot, Some(self))
+    }
+
+    fn with(cores: usize, snapshot: &Snapshot, before: Option<&SeriesTable>) -> Self {
+        let mut routes = BTreeMap::new();
+        let route_names = snapshot.routes.iter().map(|route| route.name.as_str());
+        let by_route = route_names.map(|name| named(cores, name, before.map(|b| &b.routes), &mut routes)).collect();
+        let no_route = named(cores, "", before.map(|before| &before.routes), &mut routes);
+        let mut upstreams = BTreeMap::new();
+        let upstream_names = snapshot.upstreams.iter().map(|upstream| upstream.name.as_str());
+        let by_upstream =
+            upstream_names.map(|name| named(cores, name, before.map(|b| &b.upstreams), &mut upstreams)).collect();
+        SeriesTable { routes, upstreams, by_route, by_upstream, no_route, cores }
+    }
+
+    /// The figures of a route, or of requests without one.
+    pub(crate) fn route(&self, route: Option<RouteId>, core: usize) -> &RouteSeries {
+        route.map_or(&self.no_route, |route| &self.by_route[route.0 as usize]).of(core)
+    }
+
+    /// The figures of an upstream.
+    pub(crate) fn upstream(&self, upstream: UpstreamId, core: usize) -> &UpstreamSeries {
+        self.by_upstream[upstream.0 as usize].of(core)
+    }
+}
+
+type ByName<T> = BTreeMap<String, Arc<PerCore<T>>>;
+
+fn named<T: Default>(cores: usize, name: &str, before: Option<&ByName<T>>, now: &mut ByName<T>) -> Arc<PerCore<T>> {
+    if let Some(known) = now.get(name) {
+        return Arc::clone(known);
+    }
+    let kept = before.and_then(|before| before.get(name)).map(Arc::clone);
+    let series = kept.unwrap_or_else(|| Arc::new(PerCore::new(cores)));
+    now.insert(name.to_owned(), Arc::clone(&series));
+    series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(routes: &str) -> Snapshot {
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{routes}");
+        sluice_config::load_str("test", &text).unwrap_or_else(|report| panic!("{report}")).snapshot
+    }
+
+    fn route(name: &str, path: &str) -> String {
+        format!("[[route]]\nname = \"{name}\"\npath = \"{path}\"\nrespond = {{ status = 200 }}\n")
+    }
+
+    /// A reload that moves a route takes its figures along; one that is gone leaves nothing.
+    #[test]
+    fn figures_live_on_by_name() {
+        let before = SeriesTable::new(2, &snapshot(&(route("a", "/a") + &route("b", "/b"))));
+        before.route(Some(RouteId(1)), 1).request_content.record(&super::super::histogram::SIZE_BOUNDS, 5);
+        let after = before.renewed(&snapshot(&(route("b", "/b") + &route("c", "/c"))));
+        assert!(Arc::ptr_eq(&after.by_route[0], &before.by_route[1]));
+        assert!(Arc::ptr_eq(&after.no_route, &before.no_route));
+        assert_eq!(after.routes.keys().collect::<Vec<_>>(), ["", "b", "c"]);
+    }
+
+    #[test]
+    fn a_method_of_its_own_making_shares_a_label() {
+        assert_eq!(METHODS[method_index(b"PATCH")], "PATCH");
+        assert_eq!(METHODS[method_index(b"get")], "_OTHER");
+        assert_eq!((CLASSES[class_index(204)], CLASSES[class_index(999)]), ("2xx", "5xx"));
+    }
+}
