@@ -9,6 +9,7 @@ mod table;
 
 mod bounds;
 mod components;
+mod drain;
 mod faults;
 mod fields;
 mod forward;
