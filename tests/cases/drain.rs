@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sluice_load::demo;
-use sluice_load::origin::{Origin, Reply};
+use sluice_load::origin::{Gate, Origin, Reply};
 
 use crate::harness::{Client, Launch, PATIENCE, Setup, Site, TempDir, binary, both_drivers, eventually};
 
@@ -142,6 +142,40 @@ both_drivers! {
         site.gateway.signal("INT");
         assert_eq!(site.gateway.exit_code(), Some(0));
         assert!(asked.elapsed() < PATIENCE);
+    }
+
+    /// A drain that was asked for and the signal that often follows are one.
+    fn a_signal_after_a_drain_cuts_nothing_off(driver: &str) {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let origin = Origin::http(move |_| Reply::ok("done").gated(&held));
+        let mut site = Site::new(driver, &drains_within("1ms", "60s"), origin);
+        let mut client = site.connect();
+        client.send(get("/x"));
+        assert!(site.origin.wait_until(|origin| !origin.requests().is_empty()), "the request reaches the origin");
+        assert!(site.gateway.command(&["drain"]).status.success());
+        site.gateway.terminate();
+        assert!(eventually(|| site.gateway.status().contains("\"accepting\": false")), "the door closes");
+        gate.open();
+        assert_eq!(client.response().text(), "done");
+        assert_eq!(site.gateway.exit_code(), Some(0));
+    }
+
+    /// A reload that hangs, on a pipe that nobody writes to, does not keep the gateway from ending well.
+    fn a_reload_that_hangs_does_not_hold_up_the_end(driver: &str) {
+        let mut site = Site::echo(driver, &drains_within("1ms", "60s"));
+        let file = site.gateway.file();
+        std::fs::remove_file(&file).expect("a file");
+        assert!(Command::new("mkfifo").arg(&file).status().is_ok_and(|status| status.success()));
+        site.gateway.signal("HUP");
+        let mut kept = site.connect();
+        kept.send(get("/x"));
+        assert_eq!(kept.response().status(), 200);
+        site.gateway.terminate();
+        assert!(eventually(|| site.gateway.status().contains("\"accepting\": false")), "the door closes");
+        kept.send(get("/x"));
+        assert_eq!(kept.response().field("connection").as_deref(), Some("close"));
+        assert_eq!(site.gateway.exit_code(), Some(0));
     }
 
     /// The admin endpoints on a socket, where the file says; what a killed gateway left there is no obstacle.

@@ -177,11 +177,15 @@ both_drivers! {
         let file = gateway.file();
         let taken = gateway.admin();
         let occupied = format!("{good}\n[[listener]]\naddress = \"{taken}\"\n");
-        let spoil: [(&str, &dyn Fn(), &str); 6] = [
+        let untrue = format!(
+            "{good}\n[[test]]\nname = \"teapot\"\nrequest = {{ url = \"http://a.test/which\" }}\nexpect = {{ status = 418 }}\n"
+        );
+        let spoil: [(&str, &dyn Fn(), &str); 7] = [
             ("a mistake", &|| gateway.configure(&good.replace("upstream = \"origin\"", "upstream = \"orgin\"")), "did you mean"),
             ("half a file", &|| gateway.configure(&half), "error"),
             ("garbage", &|| std::fs::write(&file, [0xff, 0, 0x1b, b'[']).expect("a file"), "cannot read"),
             ("an address that is taken", &|| gateway.configure(&occupied), "cannot listen"),
+            ("a test that does not hold", &|| gateway.configure(&untrue), "teapot"),
             ("nothing", &|| std::fs::remove_file(&file).expect("a file"), "cannot read"),
             ("a directory", &|| std::fs::create_dir(&file).expect("a directory"), "cannot read"),
         ];
@@ -199,7 +203,7 @@ both_drivers! {
         let mut admin = Client::connect(gateway.admin());
         admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let metrics = admin.response().text();
-        for line in ["outcome=\"applied\"} 1", "outcome=\"rejected\"} 5", "outcome=\"failed\"} 1"] {
+        for line in ["outcome=\"applied\"} 1", "outcome=\"rejected\"} 6", "outcome=\"failed\"} 1"] {
             assert!(metrics.lines().any(|found| found == format!("sluice_config_reloads_total{{{line}")), "{metrics}");
         }
         assert!(metrics.lines().any(|line| line == "sluice_config_generation 2"), "{metrics}");

@@ -106,6 +106,7 @@ impl Core {
     ) -> Rc<Self> {
         let pools = Pools::default();
         let local = Core::local_of(shared.published.current(), &pools);
+        metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         Rc::new(Core {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use sluice_config::{Loaded, Report};
 use sluice_proxy::{Gateway, Reading, Source};
+use sluice_rules::check::run_tests;
 
 /// Serves until the process is told to stop.
 pub(crate) fn run(file: &Path) -> ExitCode {
@@ -26,19 +27,26 @@ fn read(file: &Path, colours: bool) -> Reading {
     reading
 }
 
-/// What may run of what was loaded, and what there is to say about it.
+/// What may run of what was loaded, and what there is to say about it. A test that does not hold stands in the way
+/// like any other mistake.
 pub(crate) fn accept(loaded: Result<Loaded, Report>, colours: bool) -> Reading {
     let (snapshot, report) = match loaded {
         Ok(loaded) => (Some(loaded.snapshot), loaded.report),
         Err(report) => (None, report),
     };
     let files = report.files().map(PathBuf::from).collect();
-    Reading { snapshot, report: report.render(colours), files }
+    let failures = snapshot.as_ref().map(run_tests).unwrap_or_default();
+    let mut parts = vec![report.render(colours)];
+    parts.extend(failures.iter().map(ToString::to_string));
+    parts.retain(|part| !part.is_empty());
+    Reading { snapshot: snapshot.filter(|_| failures.is_empty()), report: parts.join("\n\n"), files }
 }
 
 /// Serves what was read; `ready` is called once every core listens.
 pub(crate) fn serve(reading: Reading, source: Option<Source>, ready: impl FnOnce(&Gateway)) -> ExitCode {
-    eprint!("{}", reading.report);
+    if !reading.report.is_empty() {
+        eprintln!("{}", reading.report);
+    }
     let Some(snapshot) = reading.snapshot else { return ExitCode::from(1) };
     let gateway = match Gateway::start(snapshot, source) {
         Ok(gateway) => gateway,

@@ -48,7 +48,9 @@ pub(crate) struct Control {
     source: Option<Arc<Source>>,
     watched: Watched,
     names: Names,
-    /// Held while listeners or configuration change.
+    /// Held by a reload from its beginning to its end.
+    reloading: tokio::sync::Mutex<()>,
+    /// Held while doors open or close, which never waits for anything outside the process.
     changing: tokio::sync::Mutex<()>,
     reloads: Outcomes,
     /// Configurations that were replaced and that a core may still hold.
@@ -81,6 +83,7 @@ impl Control {
             source: source.map(Arc::new),
             watched,
             names: Names::default(),
+            reloading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             reloads: Outcomes::default(),
             replaced: Mutex::default(),
@@ -204,14 +207,24 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
         () = sleep(NAMES_TIME_MAX) => {}
     }
     ready();
+    let mut told = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // A drain that was asked for is often followed by a first signal, which asks for nothing more.
+    let signals_left = tokio::select! {
+        () = told() => 1,
+        () = control.drain_asked.notified() => 2,
+    };
+    let told_to_end = async {
+        for _ in 0..signals_left {
+            told().await;
+        }
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = control.drain_asked.notified() => {}
-    }
-    tokio::select! {
-        _ = terminate.recv() => tracing::warn!("told to stop again; ending at once"),
-        _ = interrupt.recv() => tracing::warn!("told to stop again; ending at once"),
+        () = told_to_end => tracing::warn!("told to stop again; ending at once"),
         () = control.drain() => {}
     }
     Ok(())

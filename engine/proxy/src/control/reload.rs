@@ -98,7 +98,7 @@ impl Outcomes {
 impl Control {
     /// Reads the configuration again and lets it serve, or says why not. One at a time.
     pub(super) async fn reload(&self) -> Result<Applied, ReloadError> {
-        let _turn = self.changing.lock().await;
+        let _turn = self.reloading.lock().await;
         let outcome = self.replace().await;
         self.reloads.count(&outcome);
         match &outcome {
@@ -134,6 +134,7 @@ impl Control {
         let read = started.elapsed();
         // A name that has no address yet would be an upstream that fails until it has.
         let _ = timeout(NAMES_TIME_MAX, self.names.learn(&snapshot)).await;
+        let _change = self.changing.lock().await;
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
