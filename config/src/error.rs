@@ -17,6 +17,13 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[Code] = &[$(Code::$Variant),+];
 
+            /// What it means and what to do about it, as the reference has it.
+            pub fn explanation(self) -> String {
+                match self {
+                    $(Code::$Variant => crate::read::doc(&[$($doc),+]),)+
+                }
+            }
+
             /// The stable text.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -29,48 +36,114 @@ macro_rules! codes {
 
 codes! {
     /// A file that cannot be read.
+    ///
+    /// The file of the configuration, or one that a `${file:...}` refers to, is not there, may not be read, is no
+    /// text, or is larger than 16 MiB. The message says what the system answered; check the path, which is relative
+    /// to the file that names it, and the rights of the gateway's user.
     Unreadable = "unreadable",
     /// An `include` that matches nothing, is no pattern, or goes round in a circle.
+    ///
+    /// The file is not there, is included twice, or includes itself by way of others; a star may stand in the last
+    /// part of the path only. A pattern with a star may match nothing.
     Include = "include",
     /// Text that is not TOML.
+    ///
+    /// What most often lacks is a quote, a bracket or a comma in this statement or at the end of the one before. Each
+    /// statement is reported once, and of the rest of the file only what is wrong by itself.
     Syntax = "syntax",
     /// A key that has no meaning here.
+    ///
+    /// It is misspelt, or it belongs to another table: a key behind a `[table]` belongs to that table until the next
+    /// header. Nothing is ever ignored silently.
     UnknownKey = "unknown-key",
     /// A key or value whose feature is not part of this version.
+    ///
+    /// The name is kept for a later version. Remove it, or wait.
     NotBuiltYet = "not-built-yet",
     /// A key that has to be there.
+    ///
+    /// The table makes no sense without it, and there is no default that would be safe.
     MissingKey = "missing-key",
     /// A value of another type than the key takes.
+    ///
+    /// A string stands in quotes, a number and `true` or `false` do not, an array stands in brackets.
     WrongType = "wrong-type",
     /// A number without the unit that it needs.
+    ///
+    /// Durations (`"10s"`), sizes (`"64KiB"`) and rates (`"500B/s"`) are strings with a unit, so that nobody has to
+    /// know which one is meant.
     MissingUnit = "missing-unit",
     /// A value of the right type that means nothing.
+    ///
+    /// The label at the place says what was expected. Where a part of the value came from a `${...}`, what came is
+    /// not shown.
     InvalidValue = "invalid-value",
     /// A value below the least or above the most that is allowed.
+    ///
+    /// Every bound of the gateway has bounds itself, which the label gives: below them nothing would work, above them
+    /// a mistake would cost too much memory or time.
     OutOfRange = "out-of-range",
     /// An environment variable that is not set.
+    ///
+    /// Set it where the gateway is started, or write a default into the file: `${NAME:-default}`.
     MissingVariable = "missing-variable",
     /// Two things of one name, address or key.
+    ///
+    /// The report cites both places where it can, also where they are in two files. Files that are included add to
+    /// arrays and to the names of `upstream`; every other key stands in one file only.
     Duplicate = "duplicate",
     /// A name of something that does not exist.
+    ///
+    /// A route names an upstream or a listener, or a test a route, that stands in none of the files. A listener
+    /// without a name is referred to by its address, a route without one as `route N`, counted from one.
     DanglingName = "dangling-name",
     /// A `{parameter}` that the path of the route does not have.
+    ///
+    /// A template may name the parameters of the route's own path, `{rest}` where that ends in `/*`, and `{path}`,
+    /// `{query}` and `{host}`.
     UnknownParameter = "unknown-parameter",
     /// Keys that exclude each other, or none of several of which one is needed.
+    ///
+    /// Each is fine alone. A route does exactly one of `upstream`, `redirect` and `respond`; the report cites the
+    /// other place.
     Conflict = "conflict",
     /// A route that no request can reach.
+    ///
+    /// Either no request has such a path, since paths are normalised before they are matched, or another route takes
+    /// every request first; the report cites it. Of routes that match, the one with the more exact host wins, then
+    /// exact paths before those with parameters before regular expressions before prefixes, then methods, fields and
+    /// query parameters, then the order of the files.
     NeverMatches = "never-matches",
     /// Two routes that are equally exact, so that only their order decides between them.
+    ///
+    /// Some requests match both, and neither is a special case of the other. The first in the file wins, which may
+    /// surprise whoever moves them. Give one of them a further condition.
     Tie = "tie",
     /// Addresses that overlap.
+    ///
+    /// A wildcard address such as `0.0.0.0:80` includes `127.0.0.1:80`. The kernel sends clients to the more exact
+    /// one. The admin endpoints need an address of their own, which is an error otherwise.
     Clash = "clash",
     /// What looks like a password or a key, written out in the file.
+    ///
+    /// Files are copied, committed and shown. Write `"${NAME}"` to take it from the environment or
+    /// `"${file:/run/secrets/name}"` to take it from a file: what comes from there is never printed. The report
+    /// itself covers it with stars.
     PlainSecret = "plain-secret",
     /// A file or a socket that cannot be made where it should be.
+    ///
+    /// The folder is not there, the path is a folder itself, or the gateway's user may not write it. It is an error,
+    /// so that a log is not lost silently.
     Unwritable = "unwritable",
     /// Something that nothing refers to.
+    ///
+    /// An upstream that no route sends to, a listener where no route applies, or keys of a log that is off. It is
+    /// harmless, and often a name that was misspelt elsewhere.
     Unused = "unused",
     /// An admin address that other machines can reach, though nobody has said that they may.
+    ///
+    /// Whoever reaches it can reload and drain the gateway. Use loopback or a Unix socket. If a firewall keeps others
+    /// away, write `allow-remote = true`.
     ExposedAdmin = "exposed-admin",
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod describe;
 pub mod error;
 mod files;
 mod matching;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 use sluice_rules::snapshot::Snapshot;
 
+pub use describe::{json_schema, reference};
 pub use error::{Code, Diagnostic, Report, Severity};
 
 use error::Sources;

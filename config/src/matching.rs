@@ -54,7 +54,7 @@ impl FromToml for Path {
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![Shape::Text("/exact, /prefix/*, /users/{id} or /users/{id}/*"), regex_shape()])
+        Shape::Any(vec![Shape::Text("/exact, /prefix/*, /users/{id} or /users/{id}/*".into()), regex_shape()])
     }
 }
 
@@ -131,7 +131,7 @@ fn regex_of<'n>(node: &'n Node, context: &mut Context<'_>) -> Option<&'n Node> {
 fn regex_shape() -> Shape {
     let doc = "A regular expression, matched in linear time.".to_owned();
     let name = "regex".to_owned();
-    let shape = Shape::Text("a regular expression");
+    let shape = Shape::Text("a regular expression".into());
     let key = crate::read::Key { name, doc: doc.clone(), default: None, required: true, shape };
     Shape::Table { doc, keys: vec![key] }
 }
@@ -185,7 +185,7 @@ impl FromToml for ValueMatch {
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![Shape::Text("the value"), regex_shape(), Shape::Boolean])
+        Shape::Any(vec![Shape::Text("the value".into()), regex_shape(), Shape::Boolean])
     }
 }
 
@@ -288,7 +288,7 @@ impl FromToml for TemplateText {
     }
 
     fn shape() -> Shape {
-        Shape::Text("text with {parameters} of the path, {rest}, {path}, {query} and {host}")
+        Shape::Text("text with {parameters} of the path, {rest}, {path}, {query} and {host}".into())
     }
 }
 

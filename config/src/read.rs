@@ -147,7 +147,7 @@ pub trait FromToml: Sized {
 #[derive(Clone, Debug)]
 pub enum Shape {
     /// A string, with what it has to be.
-    Text(&'static str),
+    Text(String),
     /// One of these strings.
     OneOf(&'static [&'static str]),
     /// An integer within these bounds.

@@ -34,7 +34,7 @@ impl FromToml for String {
     }
 
     fn shape() -> Shape {
-        Shape::Text("any text")
+        Shape::Text("any text".into())
     }
 }
 
@@ -118,7 +118,7 @@ impl<const MIN: u64, const MAX: u64> FromToml for Time<MIN, MAX> {
     }
 
     fn shape() -> Shape {
-        Shape::Text("a duration such as 250ms, 10s, 5m, 1h or 1d")
+        Shape::Text(format!("a duration from {} to {}", units::show_duration(MIN), units::show_duration(MAX)))
     }
 }
 
@@ -137,7 +137,7 @@ impl<const MIN: u64, const MAX: u64> FromToml for Size<MIN, MAX> {
     }
 
     fn shape() -> Shape {
-        Shape::Text("a size such as 512B, 64KiB or 16MiB")
+        Shape::Text(format!("a size from {} to {}", units::show_size(MIN), units::show_size(MAX)))
     }
 }
 
@@ -151,7 +151,7 @@ impl FromToml for ByteRate {
     }
 
     fn shape() -> Shape {
-        Shape::Text("a rate such as 500B/s or 1MiB/s")
+        Shape::Text("a rate such as 500B/s or 1MiB/s".into())
     }
 }
 
@@ -204,7 +204,7 @@ macro_rules! text {
             }
 
             fn shape() -> Shape {
-                Shape::Text($what)
+                Shape::Text($what.into())
             }
         }
     };
@@ -231,7 +231,7 @@ impl FromToml for FilePath {
     }
 
     fn shape() -> Shape {
-        Shape::Text("a path")
+        Shape::Text("a path".into())
     }
 }
 

@@ -75,6 +75,12 @@ enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
     },
+    /// Print the JSON Schema of the configuration
+    Schema {
+        /// Print the reference instead, as Markdown
+        #[arg(long)]
+        reference: bool,
+    },
     /// A reverse proxy without a file
     Proxy {
         /// Where to listen, as IP:PORT
@@ -114,7 +120,17 @@ fn main() -> ExitCode {
             let question = Question { method: &method, url: &url, fields: &fields, client_ip };
             explain::explain(&file, &question, format)
         }
+        Command::Schema { reference } => schema(reference),
         Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
         Command::Demo { listen } => demo::demo(&listen),
     }
+}
+
+fn schema(reference: bool) -> ExitCode {
+    if reference {
+        print!("{}", sluice_config::reference());
+    } else {
+        println!("{}", sluice_config::json_schema());
+    }
+    ExitCode::SUCCESS
 }
