@@ -10,6 +10,7 @@ mod table;
 mod bounds;
 mod components;
 mod drain;
+mod explain;
 mod faults;
 mod fields;
 mod forward;
