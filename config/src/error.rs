@@ -364,6 +364,11 @@ impl Report {
         self.sources.files.iter().map(|source| &source.name).chain(&self.sources.referred).map(String::as_str)
     }
 
+    /// What stands at a place, as it was written.
+    pub(crate) fn written(&self, place: Option<Place>) -> &str {
+        self.sources.written(place)
+    }
+
     /// The name of the file of a place.
     pub fn file(&self, place: Place) -> &str {
         self.sources.name(place.file)

@@ -7,6 +7,7 @@
 
 mod compile;
 mod describe;
+mod effective;
 pub mod error;
 mod files;
 mod matching;
@@ -40,6 +41,8 @@ pub struct Loaded {
     pub schema: Schema,
     /// Warnings; no errors.
     pub report: Report,
+    /// The files as one tree.
+    root: tree::Node,
 }
 
 /// Gives the value of an environment variable.
@@ -83,7 +86,7 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     }
     let report = Report::new(sources, diagnostics);
     match built {
-        Some((schema, snapshot)) if !report.has_errors() => Ok(Loaded { snapshot, schema, report }),
+        Some((schema, snapshot)) if !report.has_errors() => Ok(Loaded { snapshot, schema, report, root }),
         _ => Err(report),
     }
 }

@@ -40,7 +40,8 @@ fn find_in(table: &Table, found: &mut Vec<Diagnostic>) {
     table.entries.iter().for_each(|entry| find(&entry.node, &entry.key, found));
 }
 
-fn is_secret(key: &str, value: &str) -> bool {
+/// Whether a value looks like credentials.
+pub(crate) fn is_secret(key: &str, value: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('_', "-");
     let by_key = KEYS
         .iter()

@@ -360,8 +360,6 @@ fn conflicts() {
         (with("[drain]\ngrace = '5s'\ndeadline = '4s'"), &["conflict 10:12"]),
         (with("[drain]\ngrace = '31s'"), &["conflict 9:9"]),
         (with("[drain]\ndeadline = '1s'"), &[]),
-        (route("path = '/a'\nrespond = {}\nupgrade = []"), &["conflict 11:11"]),
-        (route("path = '/a'\nredirect = { to = '/b' }\ntrailers = []"), &["conflict 11:12"]),
         (
             with(
                 "[[test]]\nname = 'a'\nrequest = { url = 'http://a' }\nexpect = { status = 200, upstream = 'origin' }",

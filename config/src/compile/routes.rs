@@ -189,13 +189,15 @@ fn action(
         context.push(note.related(first, "first here"));
     }
     if table.upstream.is_absent() && !written.is_empty() {
-        let rewrite =
-            (table.rewrite.given().and_then(|rewrite| rewrite.place), "rewrite", "nothing is sent to rewrite");
-        let upgrade = (table.upgrade.place, "upgrade", "nothing is sent that could be upgraded");
-        let trailers = (table.trailers.place, "trailers", "there are no trailers to pass on");
-        for (place, key, message) in [rewrite, upgrade, trailers].into_iter().filter(|(place, ..)| place.is_some()) {
-            let note = Diagnostic::error(Code::Conflict, place, message);
-            context.push(note.label(format!("`{key}` goes with `upstream`")));
+        if let Some(rewrite) = table.rewrite.given() {
+            let note = Diagnostic::error(Code::Conflict, rewrite.place, "nothing is sent that could be rewritten");
+            context.push(note.label("`rewrite` goes with `upstream`"));
+        }
+        for (place, key) in [(table.upgrade.place, "upgrade"), (table.trailers.place, "trailers")] {
+            if place.is_some() {
+                let note = Diagnostic::warning(Code::Unused, place, format!("`{key}` is for what is sent on"));
+                context.push(note.label("has no effect here"));
+            }
         }
     }
     let forward = table.upstream.given().and_then(|name| upstream(schema, upstreams, name, context));

@@ -7,8 +7,9 @@ mod explain;
 mod proxy;
 mod run;
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -75,6 +76,14 @@ enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
     },
+    /// Print the configuration as it holds, with the origin of each value; secrets are hidden
+    Config {
+        /// The configuration
+        file: PathBuf,
+        /// How to print it
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
+    },
     /// Print the JSON Schema of the configuration
     Schema {
         /// Print the reference instead, as Markdown
@@ -120,12 +129,27 @@ fn main() -> ExitCode {
             let question = Question { method: &method, url: &url, fields: &fields, client_ip };
             explain::explain(&file, &question, format)
         }
+        Command::Config { file, format } => config(&file, format),
         Command::Schema { reference } => schema(reference),
         Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
         Command::Demo { listen } => demo::demo(&listen),
     }
 }
 
+/// Prints the effective configuration, or what is wrong with it.
+fn config(file: &Path, format: Format) -> ExitCode {
+    match (sluice_config::load(file), format) {
+        (Ok(loaded), Format::Human) => print!("{}", loaded.to_toml()),
+        (Ok(loaded), Format::Json) => println!("{}", loaded.to_json()),
+        (Err(report), _) => {
+            eprintln!("{}", report.render(std::io::stderr().is_terminal()));
+            return ExitCode::from(1);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints what may be written.
 fn schema(reference: bool) -> ExitCode {
     if reference {
         print!("{}", sluice_config::reference());
