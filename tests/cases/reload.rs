@@ -104,6 +104,7 @@ fn reloads_under_load(driver: &str, times: usize, pause: Duration) -> usize {
     let mut kept = Client::connect(gateway.address());
     assert_eq!(which(&mut kept), "0");
     let load = Load::start(gateway.address(), 8);
+    let mut resident = 0;
     for number in 1..=times {
         let next = Instant::now() + pause;
         gateway.configure(&config(origin.address(), &number.to_string(), ""));
@@ -112,12 +113,18 @@ fn reloads_under_load(driver: &str, times: usize, pause: Duration) -> usize {
         // Acknowledged by every core, so every connection sees it from here on.
         assert_eq!(which(&mut kept), number.to_string());
         hello(&mut websocket);
+        if number == 10 {
+            resident = gateway.resident_bytes();
+        }
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let answered = load.end();
     let status = gateway.status();
     assert!(status.contains(&format!("\"applied\": {times}")), "{status}");
     assert!(origin.violations().is_empty());
+    // What is replaced is freed, though the WebSocket still holds the configuration that it began with.
+    let more = gateway.resident_bytes().saturating_sub(resident);
+    assert!(more < 16 << 20, "{more} bytes more after {times} reloads");
     answered
 }
 
@@ -195,6 +202,10 @@ both_drivers! {
             assert!(!reloaded && said.contains(expected), "{what}: {said}");
             assert!(said.contains("the old configuration goes on serving"), "{what}: {said}");
             assert_eq!(which(&mut client), "old", "{what}");
+        }
+        for why in ["did you mean", "cannot listen on", "teapot"] {
+            let told = || gateway.output().iter().any(|line| line.contains(why));
+            assert!(eventually(told), "{why} in the log: {:#?}", gateway.output());
         }
         std::fs::remove_dir(&file).expect("a directory");
         gateway.configure(&config(origin.address(), "new", ""));

@@ -26,6 +26,20 @@ pub(crate) struct Publication {
     pub(crate) generation: u64,
 }
 
+/// A configuration that can take another's place at once.
+pub(crate) struct Successor {
+    pub(crate) snapshot: Arc<Snapshot>,
+    series: Arc<SeriesTable>,
+}
+
+impl Publication {
+    /// Does what a configuration needs to take this one's place, which takes a while for a large one.
+    pub(crate) fn succeeded_by(&self, snapshot: Snapshot) -> Successor {
+        let series = Arc::new(self.series.renewed(&snapshot));
+        Successor { snapshot: Arc::new(snapshot), series }
+    }
+}
+
 /// Where cores find the newest publication.
 pub(crate) struct Published {
     generation: AtomicU64,
@@ -56,14 +70,13 @@ impl Published {
     #[must_use]
     pub(crate) fn replace(
         &self,
-        snapshot: Snapshot,
+        next: Successor,
         doors: Vec<Arc<Door>>,
         addresses: Vec<Vec<SocketAddr>>,
     ) -> Arc<Publication> {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
-        let series = Arc::new(before.series.renewed(&snapshot));
-        let snapshot = Arc::new(snapshot);
+        let Successor { snapshot, series } = next;
         self.publish(Publication { snapshot, doors, addresses, series, configuration, generation });
         before
     }

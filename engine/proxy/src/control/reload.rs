@@ -12,8 +12,8 @@ use sluice_rules::snapshot::Snapshot;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::{Control, NAMES_TIME_MAX, watch};
-use crate::publish::Publication;
-use crate::{Message, StartError};
+use crate::publish::{Publication, Successor};
+use crate::{Message, StartError, rt};
 
 /// How long reading and checking a configuration may take: a file may turn out to be a pipe that nobody writes to.
 const READ_TIME_MAX: Duration = Duration::from_secs(60);
@@ -121,36 +121,39 @@ impl Control {
         let source = self.source.as_ref().ok_or(ReloadError::NoSource)?;
         let started = Instant::now();
         let (there, files) = (Arc::clone(source), self.watched.files());
+        let before = self.shared.published.current();
         let read = tokio::task::spawn_blocking(move || {
+            rt::stand_back();
             // Before it is read: what changes meanwhile is a change to be noticed.
             let print = watch::fingerprint(&files);
-            let reading = (there.read)();
-            let print = if reading.files == files { print } else { watch::fingerprint(&reading.files) };
-            (reading, print)
+            let Reading { snapshot, report, files: read } = (there.read)();
+            let print = if read == files { print } else { watch::fingerprint(&read) };
+            (snapshot.map(|snapshot| before.succeeded_by(snapshot)), report, read, print)
         });
-        let Ok(Ok((reading, print))) = timeout(READ_TIME_MAX, read).await else { return Err(ReloadError::Reading) };
-        self.watched.set(reading.files, print);
-        let Some(snapshot) = reading.snapshot else { return Err(ReloadError::Rejected(reading.report)) };
+        let read = timeout(READ_TIME_MAX, read).await;
+        let Ok(Ok((next, report, files, print))) = read else { return Err(ReloadError::Reading) };
+        self.watched.set(files, print);
+        let Some(next) = next else { return Err(ReloadError::Rejected(report)) };
         let read = started.elapsed();
         // A name that has no address yet would be an upstream that fails until it has.
-        let _ = timeout(NAMES_TIME_MAX, self.names.learn(&snapshot)).await;
+        let _ = timeout(NAMES_TIME_MAX, self.names.learn(&next.snapshot)).await;
         let _change = self.changing.lock().await;
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
-        let next_start = next_start(&self.shared.published.current().snapshot, &snapshot);
+        let next_start = next_start(&self.shared.published.current().snapshot, &next.snapshot);
         let started = Instant::now();
-        let configuration = self.publish(snapshot).await?;
-        Ok(Applied { configuration, report: reading.report, next_start, read, publish: started.elapsed() })
+        let configuration = self.publish(next).await?;
+        Ok(Applied { configuration, report, next_start, read, publish: started.elapsed() })
     }
 
     /// Lets a configuration serve. Until every door is open nothing has changed.
-    async fn publish(&self, snapshot: Snapshot) -> Result<u64, ReloadError> {
+    async fn publish(&self, next: Successor) -> Result<u64, ReloadError> {
         let present = self.shared.published.current();
-        let mut assigned = self.doors().assign(&snapshot.listeners, &present.doors)?;
+        let mut assigned = self.doors().assign(&next.snapshot.listeners, &present.doors)?;
         drop(present);
-        let addresses = self.names.addresses(&snapshot);
-        let replaced = self.shared.published.replace(snapshot, assigned.doors, addresses);
+        let addresses = self.names.addresses(&next.snapshot);
+        let replaced = self.shared.published.replace(next, assigned.doors, addresses);
         self.replaced().push(replaced);
         let current = self.shared.published.current();
         self.shared.access.configure(current.snapshot.log.access.as_ref());
@@ -197,7 +200,10 @@ impl Control {
             let unused: Vec<Arc<Publication>> =
                 self.replaced().extract_if(.., |publication| Arc::strong_count(publication) == 1).collect();
             if !unused.is_empty() {
-                drop(tokio::task::spawn_blocking(move || drop(unused)));
+                drop(tokio::task::spawn_blocking(move || {
+                    rt::stand_back();
+                    drop(unused);
+                }));
             }
         }
     }

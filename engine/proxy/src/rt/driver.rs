@@ -139,6 +139,15 @@ pub(crate) fn thread_nanos() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Lets this thread work when the cores leave something over, mostly: it shares their processors.
+pub(crate) fn stand_back() {
+    /// A tenth of the share of a core that never rests, so that the work still ends.
+    const NICE: libc::c_int = 10;
+    // SAFETY: the call takes plain numbers and touches no memory of ours; 0 means this thread. Where it is refused,
+    // the thread works as others do.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
 /// Pins this thread to one of the processors that the process may run on: the `index`th of them, counted round.
 pub(crate) fn pin_to(index: usize) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is a plain bit set for which all zeroes is the empty set.

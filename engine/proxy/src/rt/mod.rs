@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub(crate) use buffer::{Buffer, BufferPool, LARGE, SMALL};
 pub use driver::DriverError;
-pub(crate) use driver::{Mode, avoid_huge_pages, pin_to, run, thread_nanos};
+pub(crate) use driver::{Mode, avoid_huge_pages, pin_to, run, stand_back, thread_nanos};
 pub(crate) use mailbox::{Inbox, Mailbox, pair as mailbox};
 
 pub(crate) use socket::{
