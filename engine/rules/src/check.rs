@@ -125,18 +125,24 @@ impl Display for TestFailure {
     }
 }
 
+/// Failing tests that are told the routes that nearly took their request, which costs a look at every route.
+const WITH_MISSES_MAX: usize = 10;
+
 /// Runs the tests of a configuration and gives those that do not hold, in the order of the file.
 pub fn run_tests(snapshot: &Snapshot) -> Vec<TestFailure> {
-    let run = |test: &Test| {
-        let mismatches = mismatches(&test.expect, &explain_briefly(snapshot, &test.request));
-        (!mismatches.is_empty()).then(|| TestFailure {
-            name: test.name.clone(),
-            place: test.place.clone(),
-            mismatches,
-            explanation: explain(snapshot, &test.request),
-        })
-    };
-    snapshot.tests.iter().filter_map(run).collect()
+    let mut failures = Vec::new();
+    for test in &snapshot.tests {
+        let mut explanation = explain_briefly(snapshot, &test.request);
+        let mismatches = mismatches(&test.expect, &explanation);
+        if mismatches.is_empty() {
+            continue;
+        }
+        if failures.len() < WITH_MISSES_MAX {
+            explanation = explain(snapshot, &test.request);
+        }
+        failures.push(TestFailure { name: test.name.clone(), place: test.place.clone(), mismatches, explanation });
+    }
+    failures
 }
 
 fn mismatches(expect: &Expect, actual: &Explanation) -> Vec<Mismatch> {

@@ -1,10 +1,12 @@
-//! `sluice explain`: what would happen to a request, and why.
+//! `sluice explain`: what would happen to a request, and why; without a request, all routes.
 
 mod human;
 mod json;
+pub(crate) mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,9 +28,9 @@ pub(crate) struct Question<'a> {
     pub(crate) client_ip: Option<IpAddr>,
 }
 
-/// Prints what would happen to a request.
-pub(crate) fn explain(file: &Path, question: &Question<'_>, format: Format) -> ExitCode {
-    let request = match request(question) {
+/// Prints what would happen to a request, or all routes.
+pub(crate) fn explain(file: &Path, question: Option<Question<'_>>, format: Format) -> ExitCode {
+    let request = match question.map(|question| request(&question)).transpose() {
         Ok(request) => request,
         Err(why) => {
             eprintln!("sluice: {why}");
@@ -38,14 +40,16 @@ pub(crate) fn explain(file: &Path, question: &Question<'_>, format: Format) -> E
     let loaded = match sluice_config::load(file) {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprintln!("{}", report.render(false));
+            eprintln!("{}", report.render(std::io::stderr().is_terminal()));
             return ExitCode::from(1);
         }
     };
-    let explanation = explained(&loaded.snapshot, &request);
-    match format {
-        Format::Human => print!("{}", human::text(&explanation)),
-        Format::Json => println!("{:#}", json::object(&explanation)),
+    let explanation = request.map(|request| explained(&loaded.snapshot, &request));
+    match (explanation, format) {
+        (None, Format::Human) => print!("{}", routes::table(&loaded.snapshot)),
+        (None, Format::Json) => println!("{:#}", routes::object(&loaded.snapshot)),
+        (Some(explanation), Format::Human) => print!("{}", human::text(&explanation)),
+        (Some(explanation), Format::Json) => println!("{:#}", json::object(&explanation)),
     }
     ExitCode::SUCCESS
 }

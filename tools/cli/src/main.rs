@@ -58,14 +58,15 @@ enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Say what would happen to a request and why, from the code that serves traffic
+    /// Say what would happen to a request and why, from the code that serves traffic; without one, list the routes
     Explain {
         /// The configuration
         file: PathBuf,
         /// The method
-        method: String,
+        #[arg(requires = "url")]
+        method: Option<String>,
         /// The URL, as http://host/path?query
-        url: String,
+        url: Option<String>,
         /// A field of the request; may be given several times
         #[arg(short = 'H', long = "field", value_name = "NAME: VALUE")]
         fields: Vec<String>,
@@ -126,8 +127,9 @@ fn main() -> ExitCode {
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
         Command::Explain { file, method, url, fields, client_ip, format } => {
-            let question = Question { method: &method, url: &url, fields: &fields, client_ip };
-            explain::explain(&file, &question, format)
+            let asked = method.as_deref().zip(url.as_deref());
+            let question = asked.map(|(method, url)| Question { method, url, fields: &fields, client_ip });
+            explain::explain(&file, question, format)
         }
         Command::Config { file, format } => config(&file, format),
         Command::Schema { reference } => schema(reference),

@@ -8,7 +8,7 @@ use sluice_rules::check::{TestRequest, Url};
 use sluice_rules::explain::{Explanation, explain};
 use sluice_rules::snapshot::Snapshot;
 
-use super::{Question, human, json, request};
+use super::{Question, human, json, request, routes};
 
 const GATEWAY: &str = include_str!("snapshots/gateway.toml");
 
@@ -83,6 +83,11 @@ fn programs_get_the_same_as_json() {
         let object = json::object(&explained("GET", url, &[], None));
         assert_snapshot(&format!("{name}.json"), &format!("{object:#}\n"));
     }
+}
+
+#[test]
+fn routes_are_listed_as_they_were_written() {
+    assert_snapshot("routes.txt", &routes::table(&snapshot()));
 }
 
 /// Whatever the number of routes, a few are told.
