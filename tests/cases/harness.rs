@@ -214,6 +214,14 @@ impl Gateway {
         Launch::new(driver, toml).start()
     }
 
+    /// Runs the demo.
+    pub(crate) fn demo() -> Self {
+        let mut command = Command::new(binary());
+        command.args(["demo", "--listen", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command, TempDir::new(), String::new())
+    }
+
     fn spawn(mut command: Command, dir: TempDir, config: String) -> Self {
         let mut child = command.spawn().expect("starting the gateway");
         let (stdout, stderr) = (Lines::default(), Lines::default());

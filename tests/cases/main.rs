@@ -9,6 +9,7 @@ mod table;
 
 mod bounds;
 mod components;
+mod demo;
 mod drain;
 mod explain;
 mod faults;
@@ -17,6 +18,7 @@ mod forward;
 mod fuzz;
 mod logs;
 mod operate;
+mod readme;
 mod reload;
 mod requests;
 mod responses;

@@ -11,10 +11,16 @@ use sluice_rules::check::run_tests;
 
 /// Serves until the process is told to stop.
 pub(crate) fn run(file: &Path) -> ExitCode {
+    let (reading, source) = open(file);
+    serve(reading, Some(source), |gateway| println!("{}", ready_line(gateway)))
+}
+
+/// Reads a file for the first time; what comes with it reads it again.
+pub(crate) fn open(file: &Path) -> (Reading, Source) {
     let reading = read(file, std::io::stderr().is_terminal());
     let again = file.to_owned();
     let source = Source { read: Box::new(move || read(&again, false)), files: reading.files.clone() };
-    serve(reading, Some(source), |gateway| println!("{}", ready_line(gateway)))
+    (reading, source)
 }
 
 /// Reads a file as it is read for every start and every reload.

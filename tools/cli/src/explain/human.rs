@@ -15,7 +15,11 @@ pub(super) fn text(explanation: &Explanation) -> String {
     let request = printable(&explanation.request);
     page.rows("request", request.lines().filter(|line| !line.is_empty()).map(str::to_owned));
     let listener = &explanation.listener;
-    page.row("listener", format!("{} on {}: {}", listener.name, listener.address, listener.why));
+    let name = match listener.name.as_str() {
+        name if name == listener.address => String::new(),
+        name => format!("{name} on "),
+    };
+    page.row("listener", format!("{name}{}: {}", listener.address, listener.why));
     if let Some(target) = &explanation.target {
         page.row("host", target.authority.clone());
         page.row(
