@@ -126,3 +126,33 @@ pub fn target(bytes: &[u8]) {
         assert_eq!(sluice_load::message::normal_target(method, target.as_str()), Ok(()));
     }
 }
+
+/// No configuration makes the reader panic, whatever is wrong can be shown, and what holds can be printed and loads
+/// again as the same.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    // Neither the fuzzer nor the tests are to read files that a mutation names.
+    if text.contains("include") || text.contains("file:") || text.contains("\\u") {
+        return;
+    }
+    let load = |text: &str| sluice_config::load_str_with("fuzz.toml", text, &|_| Some("8081".to_owned()));
+    let loaded = match load(text) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            assert!(report.has_errors());
+            assert!(!report.render(false).is_empty() && report.to_json().starts_with("[{"));
+            return;
+        }
+    };
+    let bare = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.rsplit_once(" # ").map_or(line, |(bare, _)| bare).trim().to_owned()).collect()
+    };
+    let shown = loaded.to_toml();
+    assert!(loaded.to_json().starts_with('['));
+    // What is hidden cannot be loaded again, and what was replaced is cut to its first line.
+    if shown.contains("${") || shown.contains("***") {
+        return;
+    }
+    let again = load(&shown).unwrap_or_else(|report| panic!("{report}\n{shown}"));
+    assert_eq!(bare(&again.to_toml()), bare(&shown));
+}

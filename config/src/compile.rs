@@ -20,6 +20,9 @@ use crate::read::{At, Context};
 use crate::schema::{self, Schema};
 use crate::values::Address;
 
+/// Bytes of a request line where the file says nothing.
+const REQUEST_LINE_BYTES: u64 = 8 << 10;
+
 /// The snapshot of a schema. `None`: something is missing without which there is none.
 pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Snapshot> {
     let runtime = Runtime {
@@ -142,9 +145,8 @@ fn check_clashes(schema: &Schema, context: &mut Context<'_>) {
 }
 
 fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -> ListenerLimits {
-    let (head, line) = (limits.header_bytes.0, &limits.request_line_bytes);
-    // A smaller head bounds the default of the line as well; only a line that was written is a contradiction.
-    if line.0 > head && line.place.is_some() {
+    let (head, line) = (limits.header_bytes.0, limits.request_line_bytes.given());
+    if let Some(line) = line.filter(|line| line.0 > head) {
         let note = Diagnostic::error(Code::OutOfRange, line.place, "`request-line-bytes` is more than `header-bytes`");
         let note = note.label(format!("has to be at most {}", crate::units::show_size(head)));
         context.push(note.related(limits.header_bytes.place, "the whole head"));
@@ -152,7 +154,7 @@ fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -
     ListenerLimits {
         header_bytes: head as usize,
         header_fields: limits.header_fields.0 as usize,
-        request_line_bytes: line.0.min(head) as usize,
+        request_line_bytes: line.map_or(REQUEST_LINE_BYTES, |line| line.0).min(head) as usize,
         connections: limits.connections.0 as usize,
         body_bytes: limits.body.0,
         rate_min: limits.min_rate.0,

@@ -241,7 +241,8 @@ impl Diagnostic {
 
     /// With the name that was probably meant, if one is near.
     pub fn did_you_mean<'n>(self, written: &str, names: impl IntoIterator<Item = &'n str>) -> Self {
-        match nearest(written, names) {
+        let names: Vec<&str> = names.into_iter().collect();
+        match nearest(written, names.iter().copied()).or_else(|| elsewhere(written, &names)) {
             Some(name) => self.help(format!("did you mean `{name}`?")),
             None => self,
         }
@@ -262,6 +263,32 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
     };
     let (distance, name) = names.into_iter().map(distance).min()?;
     (distance <= allowed).then_some(name)
+}
+
+/// Words of other gateways, and ours for the same.
+const ELSEWHERE: [(&str, &str); 16] = [
+    ("listen", "address"),
+    ("bind", "address"),
+    ("port", "address"),
+    ("server", "endpoints"),
+    ("servers", "endpoints"),
+    ("targets", "endpoints"),
+    ("hosts", "host"),
+    ("server-name", "host"),
+    ("location", "path"),
+    ("prefix", "path"),
+    ("proxy-pass", "upstream"),
+    ("proxy_pass", "upstream"),
+    ("backend", "upstream"),
+    ("service", "upstream"),
+    ("cluster", "upstream"),
+    ("return", "respond"),
+];
+
+/// What another gateway's word is here, if that has a meaning in this place.
+fn elsewhere<'n>(written: &str, names: &[&'n str]) -> Option<&'n str> {
+    let (_, ours) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == written)?;
+    names.iter().copied().find(|name| name == ours)
 }
 
 /// The texts that were read.

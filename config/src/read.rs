@@ -345,7 +345,8 @@ impl<T: FromToml> FromToml for Named<T> {
 /// not part of this version.
 pub(crate) fn check_keys(node: &Node, keys: &[String], later: &[&str], context: &mut Context<'_>) -> Option<()> {
     let Value::Table(table) = &node.value else {
-        context.wrong_type(node, "a table");
+        let example = keys.first().map(|key| format!("{{ {key} = ... }}")).unwrap_or_default();
+        context.wrong_type(node, &format!("a table such as `{example}`"));
         return None;
     };
     for entry in table.entries.iter().filter(|entry| !keys.contains(&entry.key)) {

@@ -135,8 +135,8 @@ table! {
         header_bytes: At<HeadSize> = "16KiB",
         /// Lines of a field section.
         header_fields: At<FieldCount> = 100,
-        /// Bytes of a request line, at most `header-bytes`.
-        request_line_bytes: At<Size<64, { 60 * KIB }>> = "8KiB",
+        /// Bytes of a request line, at most `header-bytes`. Without it, 8KiB, or `header-bytes` if that is less.
+        request_line_bytes: Optional<Size<64, { 60 * KIB }>>,
         /// Open connections, over all cores.
         connections: At<Int<1, 10_000_000>> = 100_000,
         /// Bytes of a request body, unless the route says otherwise.

@@ -36,6 +36,12 @@ const PIECES: &[&[u8]] = &[
     b"_",
     b"http://a",
     b"*",
+    b"'",
+    b"\"",
+    b"${A}",
+    b"[[route]]\n",
+    b" = ",
+    b"10s",
 ];
 
 fn for_a_second(rule: fn(&[u8]), seeds: &[&[u8]]) {
@@ -95,5 +101,19 @@ fn targets() {
     for_a_second(
         sluice_tests::target,
         &[b"/a/b;c/../d?e=f", b"http://example.com/%41/%c3%a4/./x", b"*", b"/a//b/%7e?q=[1]|2"],
+    );
+}
+
+#[test]
+fn configurations() {
+    for_a_second(
+        sluice_tests::config,
+        &[
+            include_bytes!("../../config/examples/routes.toml"),
+            include_bytes!("../../config/examples/rewrite.toml"),
+            include_bytes!("../../config/examples/timeouts-limits.toml"),
+            include_bytes!("../../config/examples/logs.toml"),
+            include_bytes!("../../config/examples/tests.toml"),
+        ],
     );
 }
