@@ -147,12 +147,12 @@ pub fn config(bytes: &[u8]) {
     let bare = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.rsplit_once(" # ").map_or(line, |(bare, _)| bare).trim().to_owned()).collect()
     };
-    let shown = loaded.to_toml();
-    assert!(loaded.to_json().starts_with('['));
+    let shown = loaded.effective.to_toml();
+    assert!(loaded.effective.to_json().starts_with('['));
     // What is hidden cannot be loaded again, and what was replaced is cut to its first line.
     if shown.contains("${") || shown.contains("***") {
         return;
     }
     let again = load(&shown).unwrap_or_else(|report| panic!("{report}\n{shown}"));
-    assert_eq!(bare(&again.to_toml()), bare(&shown));
+    assert_eq!(bare(&again.effective.to_toml()), bare(&shown));
 }

@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::Loaded;
 use crate::error::{Place, Report};
 use crate::read::{FromToml, Shape};
 use crate::schema::Schema;
@@ -18,7 +17,15 @@ const HIDDEN: &str = "***";
 /// Columns in front of an origin, where the line leaves room.
 const ORIGIN_COLUMN: usize = 56;
 
-impl Loaded {
+/// What a configuration was read from: enough to print it as it holds, and much smaller than what runs.
+#[derive(Debug)]
+pub struct Effective {
+    pub(crate) report: Report,
+    /// The files as one tree.
+    pub(crate) root: Node,
+}
+
+impl Effective {
     /// For people: as TOML, with the origin of each value in a comment. Included files are put in where they belong.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();

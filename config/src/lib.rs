@@ -25,6 +25,7 @@ use std::path::Path;
 use sluice_rules::snapshot::Snapshot;
 
 pub use describe::{json_schema, reference};
+pub use effective::Effective;
 pub use error::{Code, Diagnostic, Report, Severity};
 
 use error::Sources;
@@ -41,8 +42,8 @@ pub struct Loaded {
     pub schema: Schema,
     /// Warnings; no errors.
     pub report: Report,
-    /// The files as one tree.
-    root: tree::Node,
+    /// What it was read from.
+    pub effective: Effective,
 }
 
 /// Gives the value of an environment variable.
@@ -86,7 +87,10 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     }
     let report = Report::new(sources, diagnostics);
     match built {
-        Some((schema, snapshot)) if !report.has_errors() => Ok(Loaded { snapshot, schema, report, root }),
+        Some((schema, snapshot)) if !report.has_errors() => {
+            let effective = Effective { report: report.clone(), root };
+            Ok(Loaded { snapshot, schema, report, effective })
+        }
         _ => Err(report),
     }
 }

@@ -27,7 +27,7 @@ fn loaded() -> Loaded {
 
 #[test]
 fn each_value_has_its_origin() {
-    let text = loaded().to_toml();
+    let text = loaded().effective.to_toml();
     let lines: Vec<String> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for expected in [
         "[runtime] # default",
@@ -50,7 +50,7 @@ fn each_value_has_its_origin() {
 #[test]
 fn secrets_are_hidden() {
     let loaded = loaded();
-    for text in [loaded.to_toml(), loaded.to_json()] {
+    for text in [loaded.effective.to_toml(), loaded.effective.to_json()] {
         assert!(!text.contains("swordfish") && !text.contains("hunter2") && !text.contains("8080"), "{text}");
         assert!(text.contains("${SECRET}") && text.contains("***"), "{text}");
     }
@@ -58,7 +58,7 @@ fn secrets_are_hidden() {
 
 #[test]
 fn programs_get_the_same() {
-    let json: serde_json::Value = serde_json::from_str(&loaded().to_json()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&loaded().effective.to_json()).unwrap();
     let one = |key: &str| json.as_array().unwrap().iter().find(|item| item["key"] == key).unwrap().clone();
     let expected = serde_json::json!({
         "key": "listener[0].limits.body", "value": "1MiB", "origin": "file", "file": "gateway.toml", "line": 3,
@@ -78,14 +78,15 @@ fn what_is_shown_loads_again() {
         let path = entry.unwrap().path();
         let bare = |loaded: &Loaded| -> Vec<String> {
             loaded
+                .effective
                 .to_toml()
                 .lines()
                 .map(|line| line.rsplit_once(" # ").unwrap_or((line, "")).0.trim().to_owned())
                 .collect()
         };
         let first = load(&path).unwrap_or_else(|report| panic!("{report}"));
-        let again = load_str_with(path.to_str().unwrap(), &first.to_toml(), &|_| None);
-        let again = again.unwrap_or_else(|report| panic!("{report}\n{}", first.to_toml()));
+        let again = load_str_with(path.to_str().unwrap(), &first.effective.to_toml(), &|_| None);
+        let again = again.unwrap_or_else(|report| panic!("{report}\n{}", first.effective.to_toml()));
         assert_eq!(bare(&again), bare(&first), "{}", path.display());
     }
 }

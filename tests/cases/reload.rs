@@ -146,6 +146,25 @@ both_drivers! {
         assert!(eventually(|| which(&mut client) == "new"));
     }
 
+    /// What serves can be read, not what lies in the file meanwhile.
+    fn the_configuration_that_serves_is_shown(driver: &str) {
+        let origin = echo();
+        let gateway = Gateway::start(driver, &config(origin.address(), "old", ""));
+        let shown = || {
+            let mut admin = Client::connect(gateway.admin());
+            admin.send("GET /api/config HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let text = admin.response().text();
+            assert!(crate::json::is_json(&text), "{text}");
+            text
+        };
+        gateway.configure(&config(origin.address(), "new", ""));
+        let before = shown();
+        assert!(before.contains("\"old\"") && !before.contains("\"new\""), "{before}");
+        assert!(gateway.reload().0);
+        let after = shown();
+        assert!(after.contains("\"new\"") && !after.contains("\"old\""), "{after}");
+    }
+
     /// A change is noticed if that is asked for, however it is made, and only then.
     fn changed_files_are_noticed(driver: &str) {
         let origin = echo();

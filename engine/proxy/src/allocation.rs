@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::Gateway;
+use crate::{Gateway, Reading};
 
 struct Counting;
 
@@ -76,7 +76,9 @@ fn allocations_per_run(driver: &str) -> u64 {
          [[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n"
     );
     let loaded = sluice_config::load_str("test", &text).unwrap_or_else(|report| panic!("{report}"));
-    let gateway = Gateway::start(loaded.snapshot, None).expect("it starts");
+    let reading =
+        Reading { snapshot: Some(loaded.snapshot), effective: None, report: String::new(), files: Vec::new() };
+    let gateway = Gateway::start(reading, None).expect("it starts");
     let mut client = TcpStream::connect(gateway.listening[0]).expect("it listens");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     let mut buffer = [0; 4096];

@@ -30,8 +30,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use sluice_rules::snapshot::Snapshot;
-
+use crate::control::reload::Configured;
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
 use crate::listen::{Accepting, Door};
@@ -41,7 +40,7 @@ use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
 
-pub use crate::control::reload::{Reading, Source};
+pub use crate::control::reload::{Effective, Reading, Source};
 pub use crate::rt::DriverError;
 
 /// Why the gateway could not start.
@@ -60,6 +59,9 @@ pub enum StartError {
     /// The access log could not be opened.
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
+    /// What was read is not fit to run, for reasons that its report gives.
+    #[error("the configuration has mistakes")]
+    Rejected,
     /// No event loop could be started.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -101,12 +103,14 @@ pub(crate) enum Message {
 }
 
 impl Gateway {
-    /// Listens on every address and starts the event loops. Returns when they are ready. `source` is where the
-    /// configuration came from, if it can be read again.
+    /// Listens on every address and starts the event loops. Returns when they are ready. `source` reads the
+    /// configuration again, if that is possible.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind that serves.
-    pub fn start(snapshot: Snapshot, source: Option<Source>) -> Result<Gateway, StartError> {
+    pub fn start(reading: Reading, source: Option<Source>) -> Result<Gateway, StartError> {
+        let Reading { snapshot, effective, files, .. } = reading;
+        let snapshot = snapshot.ok_or(StartError::Rejected)?;
         rt::avoid_huge_pages();
         let mode = Mode::detect(snapshot.runtime.driver)?;
         let cores = match snapshot.runtime.cores {
@@ -160,7 +164,15 @@ impl Gateway {
             }
         }
         let driver = mode.to_string();
-        let control = control::Control::new(shared, metrics, mailboxes, doors, admin, driver.clone(), source);
+        let control = control::Control::new(
+            shared,
+            metrics,
+            mailboxes,
+            doors,
+            admin,
+            driver.clone(),
+            Configured { source, effective, files },
+        );
         Ok(Gateway { listening, admin: admin_address, cores, driver, memory_bytes, control: Arc::new(control) })
     }
 

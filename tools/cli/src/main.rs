@@ -141,8 +141,8 @@ fn main() -> ExitCode {
 /// Prints the effective configuration, or what is wrong with it.
 fn config(file: &Path, format: Format) -> ExitCode {
     match (sluice_config::load(file), format) {
-        (Ok(loaded), Format::Human) => print!("{}", loaded.to_toml()),
-        (Ok(loaded), Format::Json) => println!("{}", loaded.to_json()),
+        (Ok(loaded), Format::Human) => print!("{}", loaded.effective.to_toml()),
+        (Ok(loaded), Format::Json) => println!("{}", loaded.effective.to_json()),
         (Err(report), _) => {
             eprintln!("{}", report.render(std::io::stderr().is_terminal()));
             return ExitCode::from(1);

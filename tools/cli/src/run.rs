@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use sluice_config::{Loaded, Report};
-use sluice_proxy::{Gateway, Reading, Source};
+use sluice_proxy::{Effective, Gateway, Reading, Source, StartError};
 use sluice_rules::check::run_tests;
 
 /// Serves until the process is told to stop.
@@ -19,8 +20,7 @@ pub(crate) fn run(file: &Path) -> ExitCode {
 pub(crate) fn open(file: &Path) -> (Reading, Source) {
     let reading = read(file, std::io::stderr().is_terminal());
     let again = file.to_owned();
-    let source = Source { read: Box::new(move || read(&again, false)), files: reading.files.clone() };
-    (reading, source)
+    (reading, Box::new(move || read(&again, false)))
 }
 
 /// Reads a file as it is read for every start and every reload.
@@ -36,16 +36,21 @@ fn read(file: &Path, colours: bool) -> Reading {
 /// What may run of what was loaded, and what there is to say about it. A test that does not hold stands in the way
 /// like any other mistake.
 pub(crate) fn accept(loaded: Result<Loaded, Report>, colours: bool) -> Reading {
-    let (snapshot, report) = match loaded {
-        Ok(loaded) => (Some(loaded.snapshot), loaded.report),
-        Err(report) => (None, report),
+    let (snapshot, effective, report) = match loaded {
+        Ok(loaded) => (Some(loaded.snapshot), Some(loaded.effective), loaded.report),
+        Err(report) => (None, None, report),
     };
     let files = report.files().map(PathBuf::from).collect();
     let failures = snapshot.as_ref().map(run_tests).unwrap_or_default();
     let mut parts = vec![report.render(colours)];
     parts.extend(failures.iter().map(ToString::to_string));
     parts.retain(|part| !part.is_empty());
-    Reading { snapshot: snapshot.filter(|_| failures.is_empty()), report: parts.join("\n\n"), files }
+    Reading {
+        snapshot: snapshot.filter(|_| failures.is_empty()),
+        effective: effective.map(|effective| -> Effective { Arc::new(move || effective.to_json()) }),
+        report: parts.join("\n\n"),
+        files,
+    }
 }
 
 /// Serves what was read; `ready` is called once every core listens.
@@ -53,9 +58,9 @@ pub(crate) fn serve(reading: Reading, source: Option<Source>, ready: impl FnOnce
     if !reading.report.is_empty() {
         eprintln!("{}", reading.report);
     }
-    let Some(snapshot) = reading.snapshot else { return ExitCode::from(1) };
-    let gateway = match Gateway::start(snapshot, source) {
+    let gateway = match Gateway::start(reading, source) {
         Ok(gateway) => gateway,
+        Err(StartError::Rejected) => return ExitCode::from(1),
         Err(error) => {
             eprintln!("sluice: {error}");
             return ExitCode::from(1);

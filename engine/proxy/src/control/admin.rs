@@ -45,17 +45,19 @@ enum Endpoint {
     Readyz,
     Metrics,
     Status,
+    Config,
     OpenApi,
     Reload,
     Drain,
 }
 
 /// All there is, by path and by the method that it takes. HEAD goes with GET.
-const ENDPOINTS: [(&str, Method, Endpoint); 7] = [
+const ENDPOINTS: [(&str, Method, Endpoint); 8] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
     ("/api/status", Method::GET, Endpoint::Status),
+    ("/api/config", Method::GET, Endpoint::Config),
     ("/api/openapi.json", Method::GET, Endpoint::OpenApi),
     ("/api/reload", Method::POST, Endpoint::Reload),
     ("/api/drain", Method::POST, Endpoint::Drain),
@@ -211,6 +213,15 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
             status::figures(&control) + &status::reload_metrics(&control),
         ),
         Endpoint::Status => response(StatusCode::OK, JSON, status::status(&control).to_string()),
+        Endpoint::Config => {
+            let effective = super::lock(&control.effective).clone();
+            // A large one takes a while.
+            let text = tokio::task::spawn_blocking(move || effective.map(|effective| effective())).await;
+            match text {
+                Ok(Some(text)) => response(StatusCode::OK, JSON, text),
+                _ => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the configuration cannot be shown\n"),
+            }
+        }
         Endpoint::OpenApi => response(StatusCode::OK, JSON, OPENAPI),
         Endpoint::Reload => {
             // A task of its own: a client that leaves must not stop it half way.

@@ -25,7 +25,7 @@ use crate::rt::Mailbox;
 
 use doors::Doors;
 use names::Names;
-use reload::{Outcomes, Source};
+use reload::{Configured, Effective, Outcomes, Source};
 use watch::Watched;
 
 /// How long the gateway waits for the addresses of its upstreams before it says that it is ready.
@@ -46,6 +46,8 @@ pub(crate) struct Control {
     admin: Mutex<Option<admin::Listener>>,
     driver: String,
     source: Option<Arc<Source>>,
+    /// The configuration that serves as it was written.
+    effective: Mutex<Option<Effective>>,
     watched: Watched,
     names: Names,
     /// Held by a reload from its beginning to its end.
@@ -70,9 +72,10 @@ impl Control {
         doors: Doors,
         admin: Option<admin::Listener>,
         driver: String,
-        source: Option<Source>,
+        configured: Configured,
     ) -> Self {
-        let watched = Watched::new(source.as_ref().map(|source| source.files.clone()).unwrap_or_default());
+        let Configured { source, effective, files } = configured;
+        let watched = Watched::new(files);
         Control {
             shared,
             metrics,
@@ -81,6 +84,7 @@ impl Control {
             admin: Mutex::new(admin),
             driver,
             source: source.map(Arc::new),
+            effective: Mutex::new(effective),
             watched,
             names: Names::default(),
             reloading: tokio::sync::Mutex::default(),

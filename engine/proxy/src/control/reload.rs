@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sluice_rules::snapshot::Snapshot;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::{Control, NAMES_TIME_MAX, watch};
+use super::{Control, NAMES_TIME_MAX, lock, watch};
 use crate::publish::{Publication, Successor};
 use crate::{Message, StartError, rt};
 
@@ -21,18 +21,25 @@ const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the cores may take to see what was published. They need a tick at most.
 const SEEN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Where a configuration comes from, to be read again.
-pub struct Source {
-    /// Reads, checks, compiles and tests it. Runs on a thread of its own.
-    pub read: Box<dyn Fn() -> Reading + Send + Sync>,
-    /// The files that it was read from.
-    pub files: Vec<PathBuf>,
+/// Reads, checks, compiles and tests a configuration again. Runs on a thread of its own.
+pub type Source = Box<dyn Fn() -> Reading + Send + Sync>;
+
+/// Gives a configuration as it holds, in JSON, with secrets hidden.
+pub type Effective = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Where the configuration came from that the gateway starts with.
+pub(crate) struct Configured {
+    pub(crate) source: Option<Source>,
+    pub(crate) effective: Option<Effective>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// What was read.
 pub struct Reading {
     /// What may run. `None`: the report says why not.
     pub snapshot: Option<Snapshot>,
+    /// The same as it was written, with defaults and origins.
+    pub effective: Option<Effective>,
     /// Errors and warnings, as people read them.
     pub report: String,
     /// The files that were read, to be watched for changes.
@@ -126,12 +133,12 @@ impl Control {
             rt::stand_back();
             // Before it is read: what changes meanwhile is a change to be noticed.
             let print = watch::fingerprint(&files);
-            let Reading { snapshot, report, files: read } = (there.read)();
+            let Reading { snapshot, effective, report, files: read } = there();
             let print = if read == files { print } else { watch::fingerprint(&read) };
-            (snapshot.map(|snapshot| before.succeeded_by(snapshot)), report, read, print)
+            (snapshot.map(|snapshot| before.succeeded_by(snapshot)), effective, report, read, print)
         });
         let read = timeout(READ_TIME_MAX, read).await;
-        let Ok(Ok((next, report, files, print))) = read else { return Err(ReloadError::Reading) };
+        let Ok(Ok((next, effective, report, files, print))) = read else { return Err(ReloadError::Reading) };
         self.watched.set(files, print);
         let Some(next) = next else { return Err(ReloadError::Rejected(report)) };
         let read = started.elapsed();
@@ -143,18 +150,19 @@ impl Control {
         }
         let next_start = next_start(&self.shared.published.current().snapshot, &next.snapshot);
         let started = Instant::now();
-        let configuration = self.publish(next).await?;
+        let configuration = self.publish(next, effective).await?;
         Ok(Applied { configuration, report, next_start, read, publish: started.elapsed() })
     }
 
     /// Lets a configuration serve. Until every door is open nothing has changed.
-    async fn publish(&self, next: Successor) -> Result<u64, ReloadError> {
+    async fn publish(&self, next: Successor, effective: Option<Effective>) -> Result<u64, ReloadError> {
         let present = self.shared.published.current();
         let mut assigned = self.doors().assign(&next.snapshot.listeners, &present.doors)?;
         drop(present);
         let addresses = self.names.addresses(&next.snapshot);
         let replaced = self.shared.published.replace(next, assigned.doors, addresses);
         self.replaced().push(replaced);
+        *lock(&self.effective) = effective;
         let current = self.shared.published.current();
         self.shared.access.configure(current.snapshot.log.access.as_ref());
         self.shared.diagnostics.configure(&current.snapshot.log);
