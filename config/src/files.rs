@@ -16,6 +16,9 @@ use crate::tree::{Entry, Node, Table, Value};
 /// Bytes of a file, so that a wrong path (`/dev/zero`) does not fill the memory.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
+/// Duplicates of a file that are told with the place where they stood first.
+const DUPLICATES_CITED_MAX: usize = 100;
+
 /// Files that one configuration may consist of.
 const FILES_MAX: usize = 1000;
 
@@ -92,7 +95,7 @@ impl<'a> Files<'a> {
     /// Notes keys that occur twice, which lead to no other errors, except for what is below them.
     fn note_duplicates(&mut self, file: u32, text: &str, errors: &[toml::de::Error]) {
         let mut table = None;
-        for error in errors.iter().filter(|error| error.message() == DUPLICATE) {
+        for (count, error) in errors.iter().filter(|error| error.message() == DUPLICATE).enumerate() {
             let at = syntax::span(error, text);
             let header = text[..at.start].rfind("\n[").map_or(0, |newline| newline + 1);
             let is_header = text[header..].starts_with('[') && !text[header..at.start].contains('\n');
@@ -102,8 +105,11 @@ impl<'a> Files<'a> {
                 continue;
             }
             let message = format!("`{}` is there twice", &text[at.clone()]);
-            let place = Some(Place::new(file, at));
-            self.diagnostics.push(Diagnostic::error(Code::Duplicate, place, message).label("again here"));
+            // Each takes a walk through the text.
+            let first = (count < DUPLICATES_CITED_MAX).then(|| syntax::first_of_two(text, at.clone(), header)).flatten();
+            let first = first.map(|first| Place::new(file, first));
+            let note = Diagnostic::error(Code::Duplicate, Some(Place::new(file, at)), message).label("again here");
+            self.diagnostics.push(note.related(first, "first here"));
         }
     }
 

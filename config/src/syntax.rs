@@ -116,6 +116,29 @@ pub(crate) fn is_unquoted(text: &str, at: usize) -> bool {
     at > start + key.len() && !value.is_empty() && !value.starts_with(['"', '\'', '[', '{', '=', '#'])
 }
 
+/// Where a key or header that occurs again at `at` stood first, going by the looks of the lines. `table` is where the
+/// header above it starts.
+pub(crate) fn first_of_two(text: &str, at: Range<usize>, table: usize) -> Option<Range<usize>> {
+    let line_start = text[..at.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let is_header = line_start == table && text[table..].starts_with('[');
+    let from = if is_header { 0 } else { table };
+    let again = text[line_start..].lines().next()?;
+    let mut start = from;
+    for line in text[from..line_start].split_inclusive('\n') {
+        let same = match (is_header, line.split_once('='), again.split_once('=')) {
+            (true, ..) => line.trim() == again.trim(),
+            (false, Some((key, _)), Some((same, _))) => key.trim() == same.trim(),
+            (false, ..) => false,
+        };
+        if same {
+            let key = start + line.find(&text[at.clone()])?;
+            return Some(key..key + at.len());
+        }
+        start += line.len();
+    }
+    None
+}
+
 fn blank(text: &mut String, range: Range<usize>) {
     let blanks: String = text[range.clone()].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect();
     text.replace_range(range, &blanks);

@@ -686,6 +686,18 @@ fn what_a_variable_holds_is_never_shown() {
     }
 }
 
+/// Both places of what stands twice in a file, for keys and for headers.
+#[test]
+fn a_duplicate_cites_where_it_stood_first() {
+    for (text, first) in [
+        (with("[upstream.origin]\nendpoints = ['a:1']"), r#""line":3,"column":11"#),
+        (route("path = '/a'\nupstream = 'origin'\nupstream = 'origin'"), r#""line":10,"column":1"#),
+    ] {
+        let expected = format!(r#""related":[{{"file":"gateway.toml",{first},"label":"first here"}}]"#);
+        assert!(report(&text).to_json().contains(&expected), "{}", report(&text));
+    }
+}
+
 #[test]
 fn warnings_do_not_stand_in_the_way() {
     let text = with("[upstream.spare]\nendpoints = ['a:1']");
