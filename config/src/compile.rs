@@ -61,6 +61,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         matchers: compiled.matchers.into_iter().map(|(matcher, _)| matcher).collect(),
         upstreams: upstreams.into_iter().collect::<Option<_>>()?,
         tests,
+        hidden: Vec::new(),
     })
 }
 

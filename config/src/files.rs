@@ -1,7 +1,7 @@
 //! Files: reading, parsing, including. Nothing else touches the disk.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -29,13 +29,30 @@ pub(crate) struct Files<'a> {
     diagnostics: Vec<Diagnostic>,
     seen: HashSet<PathBuf>,
     referred: RefCell<HashSet<PathBuf>>,
+    /// What came from outside of the files.
+    hidden: RefCell<BTreeSet<String>>,
     broken: bool,
 }
 
 impl<'a> Files<'a> {
     pub(crate) fn new(variables: Variables<'a>) -> Self {
         let (sources, diagnostics, seen) = (Sources::default(), Vec::new(), HashSet::new());
-        Files { variables, sources, diagnostics, seen, referred: RefCell::default(), broken: false }
+        Files {
+            variables,
+            sources,
+            diagnostics,
+            seen,
+            referred: RefCell::default(),
+            hidden: RefCell::default(),
+            broken: false,
+        }
+    }
+
+    /// Values from the environment and from files that `${...}` stood for, which are never printed. Texts of a few
+    /// letters are no secrets, and are parts of many words.
+    pub(crate) fn take_hidden(&self) -> Vec<String> {
+        const BYTES_MIN: usize = 4;
+        self.hidden.take().into_iter().filter(|text| text.len() >= BYTES_MIN).collect()
     }
 
     pub(crate) fn into_parts(mut self) -> (Sources, Vec<Diagnostic>) {
@@ -106,7 +123,8 @@ impl<'a> Files<'a> {
             }
             let message = format!("`{}` is there twice", &text[at.clone()]);
             // Each takes a walk through the text.
-            let first = (count < DUPLICATES_CITED_MAX).then(|| syntax::first_of_two(text, at.clone(), header)).flatten();
+            let first =
+                (count < DUPLICATES_CITED_MAX).then(|| syntax::first_of_two(text, at.clone(), header)).flatten();
             let first = first.map(|first| Place::new(file, first));
             let note = Diagnostic::error(Code::Duplicate, Some(Place::new(file, at)), message).label("again here");
             self.diagnostics.push(note.related(first, "first here"));
@@ -139,15 +157,21 @@ impl<'a> Files<'a> {
     }
 
     fn look_up(&self, directory: &Path, reference: Reference<'_>) -> Result<String, SubstituteError> {
-        match reference {
-            Reference::Variable { name, default } => (self.variables)(name)
-                .or_else(|| default.map(str::to_owned))
-                .ok_or_else(|| SubstituteError::Missing(name.to_owned())),
-            Reference::File(path) => match self.refer(directory.join(path)) {
-                Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-                Err(error) => Err(SubstituteError::File { path: path.to_owned(), reason: error.to_string() }),
+        let outside = match reference {
+            Reference::Variable { name, default } => match ((self.variables)(name), default) {
+                (Some(text), _) => text,
+                (None, Some(default)) => return Ok(default.to_owned()),
+                (None, None) => return Err(SubstituteError::Missing(name.to_owned())),
             },
-        }
+            Reference::File(path) => match self.refer(directory.join(path)) {
+                Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+                Err(error) => {
+                    return Err(SubstituteError::File { path: path.to_owned(), reason: error.to_string() });
+                }
+            },
+        };
+        self.hidden.borrow_mut().insert(outside.clone());
+        Ok(outside)
     }
 
     /// Adds the tables of the files that `root` includes.

@@ -75,6 +75,7 @@ pub fn load_str_with(name: &str, text: &str, variables: Variables<'_>) -> Result
 
 fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> {
     let is_broken = files.is_broken();
+    let hidden = files.take_hidden();
     let (sources, diagnostics) = files.into_parts();
     let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
     let count = diagnostics.len();
@@ -89,7 +90,7 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     match built {
         Some((schema, snapshot)) if !report.has_errors() => {
             let effective = Effective { report: report.clone(), root };
-            Ok(Loaded { snapshot, schema, report, effective })
+            Ok(Loaded { snapshot: Snapshot { hidden, ..snapshot }, schema, report, effective })
         }
         _ => Err(report),
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_config::{Loaded, load, load_str_with};
-use sluice_rules::check::{Expect, TestRequest, Url};
+use sluice_rules::check::{Expect, TestRequest, Url, run_tests};
 use sluice_rules::snapshot::{
     AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Level, Log, LogFormat, LogTarget, Piece, Reload,
     Template, Underscores,
@@ -17,13 +17,15 @@ fn example(name: &str) -> Loaded {
 }
 
 #[test]
-fn every_example_loads_without_a_warning() {
+fn every_example_loads_without_a_warning_and_its_tests_hold() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(paths.len() >= 5);
     for path in paths {
         let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
+        let failures: Vec<String> = run_tests(&loaded.snapshot).iter().map(ToString::to_string).collect();
+        assert!(failures.is_empty(), "{}: {failures:#?}", path.display());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
-use crate::explain::{Explanation, Outcome, explain, explain_briefly};
+use crate::explain::{Explanation, Outcome, explain, explain_briefly, hide};
 use crate::snapshot::Snapshot;
 
 /// A request, and what is to become of it.
@@ -133,12 +133,18 @@ pub fn run_tests(snapshot: &Snapshot) -> Vec<TestFailure> {
     let mut failures = Vec::new();
     for test in &snapshot.tests {
         let mut explanation = explain_briefly(snapshot, &test.request);
-        let mismatches = mismatches(&test.expect, &explanation);
+        let mut mismatches = mismatches(&test.expect, &explanation);
         if mismatches.is_empty() {
             continue;
         }
         if failures.len() < WITH_MISSES_MAX {
             explanation = explain(snapshot, &test.request);
+        } else {
+            hide::explanation(&mut explanation, &snapshot.hidden);
+        }
+        for mismatch in &mut mismatches {
+            hide::text(&mut mismatch.expected, &snapshot.hidden);
+            hide::text(&mut mismatch.actual, &snapshot.hidden);
         }
         failures.push(TestFailure { name: test.name.clone(), place: test.place.clone(), mismatches, explanation });
     }

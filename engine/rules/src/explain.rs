@@ -4,6 +4,7 @@
 //! in the order of `respond.rs` of the I/O shell. Nothing is decided here: what each step decided is put into words.
 //! Only what changes from second to second is unknown: which endpoint, and whether it answers.
 
+pub mod hide;
 mod listen;
 mod near;
 mod walk;
@@ -172,15 +173,18 @@ pub enum Outcome {
     },
 }
 
-/// Explains what would happen to `request`, with the routes that nearly take it.
+/// Explains what would happen to `request`, with the routes that nearly take it. What the configuration got from
+/// outside of its file is hidden.
 ///
 /// # Panics
 /// If the snapshot has no listener, which the configuration has checked.
 pub fn explain(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
-    Walk::new(snapshot, request).go(true)
+    let mut explanation = Walk::new(snapshot, request).go(true);
+    hide::explanation(&mut explanation, &snapshot.hidden);
+    explanation
 }
 
-/// As [`explain`], without the routes that nearly take it: they cost a look at every route.
+/// As [`explain`], without the routes that nearly take it, which cost a look at every route, and with what is hidden.
 pub(crate) fn explain_briefly(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
     Walk::new(snapshot, request).go(false)
 }

@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     /// What has to hold before this is applied.
     pub tests: Vec<Test>,
+    /// Texts that came from outside of the file and are never printed, such as secrets.
+    pub hidden: Vec<String>,
 }
 
 /// An index into [`Snapshot::routes`].

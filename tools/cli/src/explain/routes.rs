@@ -1,6 +1,7 @@
 //! All routes of a configuration with what they match and do, in the order of the file.
 
 use serde_json::{Value, json};
+use sluice_rules::explain::hide;
 use sluice_rules::route::Matcher;
 use sluice_rules::snapshot::{Action, Piece, Route, Snapshot, Template};
 
@@ -20,7 +21,11 @@ pub(super) fn object(snapshot: &Snapshot) -> Value {
 
 fn rows(snapshot: &Snapshot) -> impl Iterator<Item = [String; 3]> {
     let routes = snapshot.routes.iter().zip(&snapshot.matchers);
-    routes.map(|(route, matcher)| [route.name.clone(), matcher.to_string(), does(snapshot, route, matcher)])
+    let rows = routes.map(|(route, matcher)| [route.name.clone(), matcher.to_string(), does(snapshot, route, matcher)]);
+    rows.map(|mut row| {
+        row.iter_mut().for_each(|text| hide::text(text, &snapshot.hidden));
+        row
+    })
 }
 
 fn does(snapshot: &Snapshot, route: &Route, matcher: &Matcher) -> String {
