@@ -147,7 +147,8 @@ impl Control {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        if timeout(config.deadline, emptied).await.is_ok() {
+        // The deadline counts from the beginning, so that it can be what a supervisor waits for.
+        if timeout(config.deadline.saturating_sub(config.grace), emptied).await.is_ok() {
             return;
         }
         let left: u64 = self.metrics.iter().map(|core| core.connections_open.get()).sum();
