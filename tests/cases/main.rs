@@ -7,6 +7,7 @@ mod json;
 mod seccomp;
 mod table;
 
+mod access;
 mod bounds;
 mod components;
 mod demo;
@@ -14,6 +15,7 @@ mod drain;
 mod explain;
 mod faults;
 mod fields;
+mod figures;
 mod forward;
 mod fuzz;
 mod logs;
