@@ -21,10 +21,12 @@ both_drivers! {
         for path in ["/livez", "/readyz"] {
             assert_eq!((ask(&get(path)).status(), ask(&get(path)).text().as_str()), (200, "ok\n"), "{path}");
         }
-        let metrics = ask(&get("/metrics")).text();
+        // A request is counted when it has ended, which may be after its client has read the last byte.
         for line in ["sluice_requests_total 1", "sluice_responses_total{class=\"2xx\"} 1", "sluice_cores 1"] {
-            assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+            let is_there = || ask(&get("/metrics")).text().lines().any(|found| found == line);
+            assert!(eventually(is_there), "{line} in\n{}", ask(&get("/metrics")).text());
         }
+        let metrics = ask(&get("/metrics")).text();
         assert!(metrics.contains(&format!("sluice_io_driver{{driver=\"{}", if driver == "epoll" { "epoll" } else { "io_uring" })));
         assert_eq!(ask(&get("/x")).status(), 404);
         assert_eq!(ask("POST /livez HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n").status(), 405);
