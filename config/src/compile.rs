@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use sluice_rules::snapshot::{
-    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
-    UpstreamId, UpstreamTimeouts,
+    Http2Limits, KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Protocols, Reload, Runtime, Snapshot,
+    TargetPolicy, Upstream, UpstreamHttp2, UpstreamId, UpstreamProtocol, UpstreamTimeouts,
 };
 
 use crate::error::{Code, Diagnostic, Place};
@@ -39,6 +39,16 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     let listeners = schema.listener.iter().enumerate().map(|(index, table)| Listener {
         name: listener_name(table),
         address: table.address.0,
+        tls: None,
+        protocols: Protocols { http1: true, http2: false },
+        http2: Http2Limits {
+            streams: 128,
+            window_bytes: 64 << 10,
+            connection_window_bytes: 1 << 20,
+            resets_per_second: 20,
+            control_frames_per_second: 100,
+        },
+        proxy_protocol: Vec::new(),
         limits: listener_limits(&table.limits, context),
         timeouts: listener_timeouts(&table.timeouts),
         trusted_proxies: table.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
@@ -197,6 +207,9 @@ fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &m
         retries: table.retries.0 as u32,
         header_bytes: table.limits.header_bytes.0 as usize,
         header_fields: table.limits.header_fields.0 as usize,
+        protocol: UpstreamProtocol::Default,
+        tls: None,
+        http2: UpstreamHttp2 { streams: 128, connections: 1 },
     })
 }
 

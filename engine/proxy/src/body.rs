@@ -6,7 +6,8 @@ use sluice_wire::h1::body::{
     CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkError, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head,
 };
 
-use crate::rt::{Buffer, Stream};
+use crate::rt::Buffer;
+use crate::transport::Transport;
 
 /// Takes the content of a message out of what a connection brings.
 pub(crate) struct BodyReader {
@@ -72,7 +73,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// [`ReadError`]; the connection cannot be used further.
-    pub(crate) async fn read(&mut self, stream: &Stream, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
+    pub(crate) async fn read(&mut self, stream: &Transport, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
         buffer.clear();
         let (result, mut buffer) = stream.read(buffer).await;
         let result = match result {
@@ -166,7 +167,7 @@ impl Frame {
 }
 
 /// Writes all of a buffer.
-pub(crate) async fn write_all(stream: &Stream, mut buffer: Buffer) -> (io::Result<()>, Buffer) {
+pub(crate) async fn write_all(stream: &Transport, mut buffer: Buffer) -> (io::Result<()>, Buffer) {
     while !buffer.is_empty() {
         let (result, returned) = stream.write(buffer).await;
         buffer = returned;

@@ -8,6 +8,7 @@ use sluice_rules::snapshot::Driver;
 use crate::StartError;
 use crate::body::write_all;
 use crate::rt::{self, Buffer, BufferPool, Listener, Mode, Stream};
+use crate::transport::Transport;
 
 /// Forwards for ever.
 ///
@@ -25,7 +26,7 @@ pub fn serve(listen: SocketAddr, to: SocketAddr) -> Result<(), StartError> {
             let Some(buffer) = buffers.take() else { return };
             rt::spawn(async move {
                 // One that breaks concerns no other.
-                let _ = forward(client, to, buffer).await;
+                let _ = forward(Transport::Plain(client), to, buffer).await;
             });
         }
     })?;
@@ -33,8 +34,8 @@ pub fn serve(listen: SocketAddr, to: SocketAddr) -> Result<(), StartError> {
 }
 
 /// A request there, a response back, and again: what fits into one buffer each.
-async fn forward(client: Stream, to: SocketAddr, mut buffer: Buffer) -> std::io::Result<()> {
-    let upstream = Stream::connect(to).await?;
+async fn forward(client: Transport, to: SocketAddr, mut buffer: Buffer) -> std::io::Result<()> {
+    let upstream = Transport::Plain(Stream::connect(to).await?);
     loop {
         for (from, into) in [(&client, &upstream), (&upstream, &client)] {
             let (count, returned) = from.read(buffer).await;

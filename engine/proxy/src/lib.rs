@@ -16,6 +16,7 @@ mod observe;
 mod publish;
 mod respond;
 mod rt;
+mod transport;
 mod upload;
 mod upstream;
 mod waiting;

@@ -13,6 +13,7 @@ use crate::conn::{self, Client};
 use crate::core::Core;
 use crate::deadline::{TICK, ticks};
 use crate::rt;
+use crate::transport::Transport;
 
 /// Accepts under way at a time for each listener and core.
 const ACCEPTS: usize = 8;
@@ -144,7 +145,7 @@ async fn accept(core: Rc<Core>, accepting: Rc<Accepting>) {
         match accepting.listener.accept().await {
             Ok((stream, peer)) => {
                 core.metrics.connections_accepted.add(1);
-                match Client::admit(&core, stream.clone(), peer, &accepting.door) {
+                match Client::admit(&core, Transport::Plain(stream.clone()), peer, &accepting.door) {
                     Some(client) => rt::spawn(conn::h1::serve(Rc::clone(&core), client)),
                     None => rt::send_now(stream.fd(), OVERLOADED),
                 }

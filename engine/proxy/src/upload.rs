@@ -19,7 +19,8 @@ use sluice_wire::head::FieldTable;
 use crate::body::{BodyReader, Frame, ReadError, write_all};
 use crate::core::Core;
 use crate::deadline::{Deadline, Expiry, Pace};
-use crate::rt::{self, Buffer, SMALL, Stream};
+use crate::rt::{self, Buffer, SMALL};
+use crate::transport::Transport;
 use crate::wheel::Tick;
 
 /// Bytes of a request that is answered already that are still taken, to keep the connection.
@@ -30,7 +31,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Content of a request that has not all arrived with its head.
 pub(crate) struct Incoming {
-    pub(crate) stream: Stream,
+    pub(crate) stream: Transport,
     /// What of it has arrived, still framed.
     pub(crate) buffer: Buffer,
     pub(crate) framing: Framing,
@@ -42,7 +43,7 @@ pub(crate) struct Incoming {
 
 /// Where content goes.
 pub(crate) struct Destination {
-    pub(crate) stream: Stream,
+    pub(crate) stream: Transport,
     pub(crate) deadline: Rc<Deadline>,
     /// How long the upstream may take from the last byte sent to the first of its response.
     pub(crate) response: Duration,

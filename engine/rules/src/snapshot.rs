@@ -4,6 +4,7 @@
 //! routers. Every field has a value, since defaults were filled in when the file was read.
 
 mod operate;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +15,10 @@ use sluice_wire::h1::parse::HeadLimits;
 pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
 pub use self::operate::{AccessFormat, AccessLog, Admin, Drain, Level, Log, LogFormat, LogTarget, Reload};
+pub use self::tls::{
+    Certificate, CertificateFiles, ClientCertificates, Http2Limits, PrivateKey, Protocols, TicketKeys, Tls, TlsVersion,
+    UnknownName, UpstreamHttp2, UpstreamProtocol, UpstreamTls,
+};
 
 use crate::check::Test;
 use crate::route::{Matcher, Router};
@@ -99,6 +104,14 @@ pub struct Listener {
     pub name: String,
     /// Where to listen.
     pub address: SocketAddr,
+    /// How connections are protected, if they are.
+    pub tls: Option<Tls>,
+    /// The versions of HTTP that are spoken.
+    pub protocols: Protocols,
+    /// Bounds of HTTP/2 connections.
+    pub http2: Http2Limits,
+    /// Networks whose connections begin with a PROXY prefix that tells who the client is.
+    pub proxy_protocol: Vec<IpNet>,
     /// Bounds on what a client may send and hold.
     pub limits: ListenerLimits,
     /// How long a client may take.
@@ -116,7 +129,7 @@ pub struct Listener {
 impl Listener {
     /// What upstreams are told of a client that connects from `peer`, and whether its own claims are believed.
     pub fn hop(&self, peer: IpAddr) -> Hop {
-        Hop::new(peer.to_canonical(), "http", self.trusts(peer))
+        Hop::new(peer.to_canonical(), if self.tls.is_some() { "https" } else { "http" }, self.trusts(peer))
     }
 
     /// Whether a client that connects from `peer` is a proxy whose own claims are believed.
@@ -271,6 +284,12 @@ pub struct Upstream {
     pub header_bytes: usize,
     /// Lines of a response's field section.
     pub header_fields: usize,
+    /// Which version of HTTP it is spoken to.
+    pub protocol: UpstreamProtocol,
+    /// How connections to it are protected, if they are.
+    pub tls: Option<UpstreamTls>,
+    /// Bounds of HTTP/2 connections to it.
+    pub http2: UpstreamHttp2,
 }
 
 /// Where an upstream is reached.

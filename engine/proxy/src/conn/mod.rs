@@ -20,13 +20,14 @@ use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
-use crate::rt::{Buffer, SMALL, Stream};
+use crate::rt::{Buffer, SMALL};
+use crate::transport::Transport;
 
 /// A connection that a client has made.
 pub(crate) struct Client {
     /// Dropped before the stream, whose descriptor it watches.
     pub(crate) deadline: Deadline,
-    pub(crate) stream: Stream,
+    pub(crate) stream: Transport,
     door: u32,
     pub(crate) peer: SocketAddr,
     /// What upstreams are told of it.
@@ -38,7 +39,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Takes in a connection that was accepted. `None`: the listener has as many as it may have.
-    pub(crate) fn admit(core: &Core, stream: Stream, peer: SocketAddr, door: &Arc<Door>) -> Option<Client> {
+    pub(crate) fn admit(core: &Core, stream: Transport, peer: SocketAddr, door: &Arc<Door>) -> Option<Client> {
         let local = core.local_of_door(door.id);
         let config = local.listener(door.id)?;
         let open = Open::count(core, door, config.limits.connections)?;

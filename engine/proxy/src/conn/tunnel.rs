@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::core::Core;
 use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
-use crate::rt::{self, Buffer, Stream};
+use crate::rt::{self, Buffer};
+use crate::transport::Transport;
 use crate::upstream::pool::Connection;
 
 /// Tells the client that the protocol is switched, and moves bytes until both sides have closed or nothing has
@@ -72,8 +73,8 @@ impl Idle {
 /// comes. An error ends both directions. Adds what it has moved to `moved`.
 async fn pump(
     core: &Rc<Core>,
-    from: &Stream,
-    to: &Stream,
+    from: &Transport,
+    to: &Transport,
     idle: &Idle,
     client: &Deadline,
     mut first: Option<Buffer>,

@@ -16,6 +16,7 @@ use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
 use crate::observe::record::{Destination, Phase};
 use crate::rt::{self, Buffer, Stream};
+use crate::transport::Transport;
 use crate::upload::Upload;
 use crate::waiting::Ticket;
 
@@ -192,7 +193,7 @@ async fn connect(core: &Rc<Core>, upstream: &Upstream, endpoint: &Rc<Endpoint>) 
     match rt::within(upstream.timeouts.connect, Stream::connect(endpoint.address)).await {
         Some(Ok(stream)) => {
             core.metrics.upstream_connects.add(1);
-            Ok(Connection::new(core, stream))
+            Ok(Connection::new(core, Transport::Plain(stream)))
         }
         Some(Err(error)) if rt::is_descriptor_limit(&error) => Err(Failure::DescriptorLimit),
         Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(Failure::ConnectionTimeout),

@@ -11,14 +11,15 @@ use sluice_rules::snapshot::{Balance, KeepAlive};
 
 use crate::core::Core;
 use crate::deadline::{Deadline, ticks};
-use crate::rt::{self, Pending, Stream};
+use crate::rt::{self, Pending};
+use crate::transport::Transport;
 use crate::wheel::Tick;
 
 /// A connection to an upstream.
 pub(crate) struct Connection {
     /// Dropped before the stream, whose descriptor it watches.
     pub(crate) deadline: Rc<Deadline>,
-    pub(crate) stream: Stream,
+    pub(crate) stream: Transport,
     /// Whether it has served a request before.
     pub(crate) reused: bool,
     idle_since: Tick,
@@ -26,7 +27,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(core: &Core, stream: Stream) -> Self {
+    pub(crate) fn new(core: &Core, stream: Transport) -> Self {
         let deadline = Rc::new(core.deadlines.watch(stream.fd()));
         Connection { deadline, stream, reused: false, idle_since: 0, idle_max: 0 }
     }

@@ -1,0 +1,174 @@
+//! What connections are protected with, and which version of HTTP they speak.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How a listener protects its connections.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// What it proves to be, by names; the first one is the default. Never empty.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// What happens to a client that asks for a name that no certificate has.
+    pub unknown_name: UnknownName,
+    /// What clients have to prove.
+    pub client: Option<ClientCertificates>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Keys for session tickets that several hosts share. `None`: keys of this process, renewed by themselves.
+    pub ticket_keys: Option<TicketKeys>,
+}
+
+/// What happens to a client that asks for a name that no certificate has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownName {
+    /// It is shown the first certificate.
+    Default,
+    /// The handshake ends with an alert.
+    Refuse,
+}
+
+/// Client certificates of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The certificates that may sign them, in DER.
+    pub roots: Arc<[Vec<u8>]>,
+    /// Whether a client without one is refused.
+    pub required: bool,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// A certificate with its chain and key, as it was read and checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Where it was read from, to be read again when that changes.
+    pub files: CertificateFiles,
+    /// The chain in DER, the leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// The private key in DER, in the form that its file has.
+    pub key: PrivateKey,
+    /// The DNS names and addresses that it is for, in lower case; a name may begin with `*.`.
+    pub names: Vec<String>,
+    /// From when on it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is valid, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// Where a certificate is read from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The chain in PEM.
+    pub chain: PathBuf,
+    /// The private key in PEM.
+    pub key: PathBuf,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Certificate { files, names, not_before, not_after, .. } = self;
+        let mut out = out.debug_struct("Certificate");
+        out.field("files", files).field("names", names);
+        out.field("not_before", not_before).field("not_after", not_after).finish_non_exhaustive()
+    }
+}
+
+/// A private key in DER.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PrivateKey {
+    /// RFC 5958.
+    Pkcs8(Vec<u8>),
+    /// RFC 8017.
+    Pkcs1(Vec<u8>),
+    /// RFC 5915.
+    Sec1(Vec<u8>),
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("PrivateKey(..)")
+    }
+}
+
+/// Keys for session tickets, the first for new ones.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TicketKeys {
+    /// Where they were read from, to be read again when that changes.
+    pub file: PathBuf,
+    /// 32 random bytes each. Never empty.
+    pub keys: Vec<[u8; 32]>,
+}
+
+impl fmt::Debug for TicketKeys {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "TicketKeys({} from {})", self.keys.len(), self.file.display())
+    }
+}
+
+/// The versions of HTTP that a listener speaks. Over TLS the client chooses (ALPN), in plain text its first bytes do
+/// (RFC 9113 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// HTTP/1.1 and HTTP/1.0.
+    pub http1: bool,
+    /// HTTP/2.
+    pub http2: bool,
+}
+
+/// Bounds of an HTTP/2 connection of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Requests under way at a time on a connection.
+    pub streams: u32,
+    /// Bytes of content of a request that may come before it is taken.
+    pub window_bytes: u32,
+    /// The same for all requests of a connection together.
+    pub connection_window_bytes: u32,
+    /// Streams that may be reset a second, by either side, on average.
+    pub resets_per_second: u32,
+    /// Frames without content (PING, SETTINGS and their kin) a second, on average.
+    pub control_frames_per_second: u32,
+}
+
+/// Which version of HTTP an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1, and HTTP/2 for gRPC, which cannot do without.
+    Default,
+    /// HTTP/1.1 always.
+    Http1,
+    /// HTTP/2 always; in plain text by prior knowledge.
+    Http2,
+    /// What is agreed on over TLS (ALPN); HTTP/1.1 in plain text, HTTP/2 for gRPC.
+    Auto,
+}
+
+/// Bounds of the HTTP/2 connections to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHttp2 {
+    /// Requests under way at a time on a connection; fewer if the upstream says so.
+    pub streams: u32,
+    /// Connections of a core to an endpoint.
+    pub connections: usize,
+}
+
+/// How connections to an upstream are protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The certificates that may sign its own, in DER. `None`: those that the system trusts.
+    pub roots: Option<Arc<[Vec<u8>]>>,
+    /// The name that it has to prove. `None`: that of the endpoint.
+    pub server_name: Option<String>,
+    /// What we prove to be.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whether its certificate is verified at all.
+    pub verify: bool,
+}
