@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use crate::rt::{Buffer, Canceller, PollStream, Stream};
+use crate::rt::{Buffer, Canceller, Stream};
 
 /// A connection. Clones are the same connection; one reads while another writes.
 #[derive(Clone)]
@@ -59,16 +59,6 @@ impl Transport {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Transport::Plain(stream) => stream.readable().await,
-        }
-    }
-
-    /// The same connection for a protocol that polls. It must be the only one that is left.
-    ///
-    /// # Errors
-    /// If the runtime refuses, or another clone is in use.
-    pub(crate) fn into_poll(self) -> io::Result<PollStream> {
-        match self {
-            Transport::Plain(stream) => stream.into_poll(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use socket::{
     Gone, Pending, bind, gone, ignore_handshakes, is_descriptor_limit, is_quiet, pending, quiet, reset_on_close,
     send_now, shutdown,
 };
-pub(crate) use stream::{Canceller, Listener, PollStream, Stream};
+pub(crate) use stream::{Canceller, Listener, Stream};
 
 /// Runs a task on this core. A panic in it is reported and ends the task alone.
 pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {

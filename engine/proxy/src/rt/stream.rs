@@ -4,12 +4,9 @@ use std::cell::{RefCell, UnsafeCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use monoio::io::poll_io::{AsyncRead, AsyncWrite, ReadBuf};
-use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, IntoPollIo};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::buffer::{Buffer, Filled, Spare};
@@ -87,61 +84,9 @@ impl Stream {
         self.inner().readable(false).await
     }
 
-    /// The same connection for a protocol that polls instead of lending buffers.
-    ///
-    /// # Errors
-    /// If another clone is in use, or the socket cannot be watched.
-    pub(crate) fn into_poll(self) -> io::Result<PollStream> {
-        let stream = Rc::into_inner(self.0).ok_or(io::ErrorKind::ResourceBusy)?;
-        stream.into_inner().into_poll_io().map(PollStream)
-    }
-
     /// The address that the connection was accepted on.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
-    }
-}
-
-/// A TCP connection that is polled: reads and writes are system calls of their own, made when the kernel says that
-/// they will not block.
-pub(crate) struct PollStream(<TcpStream as IntoPollIo>::PollIo);
-
-impl PollStream {
-    /// The descriptor, valid as long as the stream.
-    pub(crate) fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl AsyncRead for PollStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, out)
-    }
-}
-
-impl AsyncWrite for PollStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, parts)
     }
 }
 
