@@ -6,19 +6,24 @@ mod operate;
 mod reach;
 mod routes;
 mod templates;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+use sluice_rules::route::Router;
 use sluice_rules::snapshot::{
-    Http2Limits, KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Protocols, Reload, Runtime, Snapshot,
-    TargetPolicy, Upstream, UpstreamHttp2, UpstreamId, UpstreamProtocol, UpstreamTimeouts,
+    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
+    UpstreamId, UpstreamTimeouts,
 };
 
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context};
 use crate::schema::{self, Schema};
-use crate::values::Address;
+use crate::values::{Address, Prefix};
+
+use tls::Certificates;
 
 /// Bytes of a request line where the file says nothing.
 const REQUEST_LINE_BYTES: u64 = 8 << 10;
@@ -32,31 +37,15 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     };
     check_listeners(schema, context);
     check_clashes(schema, context);
+    let mut certificates = Certificates::new();
+    let upstreams = schema.upstream.items.iter();
     let upstreams: Vec<_> =
-        schema.upstream.items.iter().map(|(name, table)| upstream(name, table.as_ref(), context)).collect();
+        upstreams.map(|(name, table)| upstream(name, table.as_ref(), &mut certificates, context)).collect();
     let compiled = routes::compile(schema, context);
     check_unused(schema, &compiled, context);
-    let listeners = schema.listener.iter().enumerate().map(|(index, table)| Listener {
-        name: listener_name(table),
-        address: table.address.0,
-        tls: None,
-        protocols: Protocols { http1: true, http2: false },
-        http2: Http2Limits {
-            streams: 128,
-            window_bytes: 64 << 10,
-            connection_window_bytes: 1 << 20,
-            resets_per_second: 20,
-            control_frames_per_second: 100,
-        },
-        proxy_protocol: Vec::new(),
-        limits: listener_limits(&table.limits, context),
-        timeouts: listener_timeouts(&table.timeouts),
-        trusted_proxies: table.trusted_proxies.iter().map(|prefix| prefix.0).collect(),
-        underscores: table.underscores.0,
-        target: target_policy(table),
-        router: compiled.router(index),
-    });
-    let listeners = listeners.collect();
+    let listeners = schema.listener.iter().enumerate();
+    let listeners =
+        listeners.map(|(index, table)| listener(table, compiled.router(index), &mut certificates, context)).collect();
     let (log, drain) = (operate::log(&schema.log, context), operate::drain(&schema.drain, context));
     let reload = Reload { watch: schema.reload.watch.value };
     let tests = expect::tests(schema, context);
@@ -73,6 +62,38 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         tests,
         hidden: Vec::new(),
     })
+}
+
+fn listener(
+    table: &schema::Listener,
+    router: Router,
+    certificates: &mut Certificates,
+    context: &mut Context<'_>,
+) -> Listener {
+    let protocols = tls::protocols(table, context);
+    let prefixed = table.proxy_protocol.given();
+    if let Some(prefixed) = prefixed.filter(|prefixed| prefixed.from.is_empty() && prefixed.from.complete) {
+        let note = Diagnostic::error(Code::InvalidValue, prefixed.from.place, "nobody sends a PROXY prefix");
+        context.push(note.label("needs at least one network").help("write from = [\"10.0.0.0/8\"]"));
+    }
+    Listener {
+        name: listener_name(table),
+        address: table.address.0,
+        tls: table.tls.given().map(|tls| certificates.listener(tls, context)),
+        protocols,
+        http2: tls::http2(table, protocols, context),
+        proxy_protocol: prefixed.iter().flat_map(|table| networks(&table.from)).collect(),
+        limits: listener_limits(&table.limits, context),
+        timeouts: listener_timeouts(&table.timeouts),
+        trusted_proxies: networks(&table.trusted_proxies).collect(),
+        underscores: table.underscores.0,
+        target: target_policy(table),
+        router,
+    }
+}
+
+fn networks(list: &[At<Prefix>]) -> impl Iterator<Item = IpNet> {
+    list.iter().map(|prefix| prefix.0)
 }
 
 /// The name from the file, or the address.
@@ -183,7 +204,12 @@ fn listener_timeouts(timeouts: &schema::ListenerTimeouts) -> ListenerTimeouts {
     }
 }
 
-fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &mut Context<'_>) -> Option<Upstream> {
+fn upstream(
+    name: &At<String>,
+    table: Option<&At<schema::Upstream>>,
+    certificates: &mut Certificates,
+    context: &mut Context<'_>,
+) -> Option<Upstream> {
     let table = table?;
     if table.endpoints.is_empty() && table.endpoints.complete {
         let message = format!("the upstream `{}` has no endpoints", name.value);
@@ -194,6 +220,7 @@ fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &m
         let message = format!("the endpoint {} is listed twice", context.written(endpoint.place));
         check_unique(&mut seen, &endpoint.0, endpoint.place, || message, context);
     }
+    let (protocol, http2) = tls::upstream_http2(table, context);
     Some(Upstream {
         name: name.value.clone(),
         endpoints: table.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
@@ -207,9 +234,9 @@ fn upstream(name: &At<String>, table: Option<&At<schema::Upstream>>, context: &m
         retries: table.retries.0 as u32,
         header_bytes: table.limits.header_bytes.0 as usize,
         header_fields: table.limits.header_fields.0 as usize,
-        protocol: UpstreamProtocol::Default,
-        tls: None,
-        http2: UpstreamHttp2 { streams: 128, connections: 1 },
+        protocol,
+        tls: certificates.upstream(table, context),
+        http2,
     })
 }
 

@@ -68,7 +68,7 @@ pub fn reference() -> String {
         "# Reference of the configuration\n\n\
          Made by `sluice schema --reference` from the tables in `config/src/schema.rs`; do not edit it by hand.\n\n\
          The file is TOML. Durations (`\"250ms\"`, `\"10s\"`, `\"5m\"`, `\"1h\"`, `\"1d\"`), sizes (`\"512B\"`, `\"64KiB\"`, \
-         `\"16MiB\"`; also `KB`, `MB`, `GB`) and rates (`\"500B/s\"`) are strings with a unit. In every string \
+         `\"16MiB\"`; also `KB`, `MB`, `GB`) and rates (`\"500B/s\"`, `\"100/s\"`) are strings with a unit. In every string \
          `${NAME}`, `${NAME:-default}` and `${file:PATH}` are replaced, and `$${` stands for `${`; numbers and booleans may \
          be such strings too. Paths are relative to the file that names them. A key that is marked with * has to be \
          there.\n\n## At the top\n\n",
@@ -103,7 +103,7 @@ fn tables(path: &str, shape: &Shape, text: &mut String) {
             Shape::Map(inner) => (&**inner, format!("{path}{}.NAME", key.name), false),
             other => (other, format!("{path}{}", key.name), false),
         };
-        let Shape::Table { doc, .. } = inner else { continue };
+        let Some(inner @ Shape::Table { doc, .. }) = inner.section() else { continue };
         let header = if is_array { format!("[[{name}]]") } else { format!("[{name}]") };
         let _ = writeln!(text, "## `{header}`\n\n{}\n", one_line(doc));
         tables(&format!("{name}."), inner, text);

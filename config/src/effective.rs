@@ -143,7 +143,9 @@ fn table(walk: &Walk<'_>, shape: &Shape, node: &Node, items: &mut Vec<Item>) {
             continue;
         }
         match (&key.shape, &node.value) {
-            (Shape::Table { .. }, Value::Table(_)) => tables.push((walk.below(&key.name, ""), &key.shape, node, false)),
+            (Shape::Table { .. } | Shape::Any(_), Value::Table(_)) if key.shape.section().is_some() => {
+                tables.extend(key.shape.section().map(|shape| (walk.below(&key.name, ""), shape, node, false)));
+            }
             (Shape::List(inner), Value::List(nodes)) if matches!(**inner, Shape::Table { .. }) => {
                 let each = nodes.iter().enumerate();
                 tables.extend(

@@ -70,7 +70,7 @@ codes! {
     WrongType = "wrong-type",
     /// A number without the unit that it needs.
     ///
-    /// Durations (`"10s"`), sizes (`"64KiB"`) and rates (`"500B/s"`) are strings with a unit, so that nobody has to
+    /// Durations (`"10s"`), sizes (`"64KiB"`) and rates (`"500B/s"`, `"100/s"`) are strings with a unit, so that nobody has to
     /// know which one is meant.
     MissingUnit = "missing-unit",
     /// A value of the right type that means nothing.
@@ -145,6 +145,42 @@ codes! {
     /// Whoever reaches it can reload and drain the gateway. Use loopback or a Unix socket. If a firewall keeps others
     /// away, write `allow-remote = true`.
     ExposedAdmin = "exposed-admin",
+    /// A certificate or a private key that cannot be used.
+    ///
+    /// The file is there and does not hold what it should: PEM, with a certificate or one private key without a
+    /// passphrase, whose certificate stands first in its chain. The message says which of it is not so.
+    InvalidCertificate = "invalid-certificate",
+    /// A private key that belongs to another certificate.
+    ///
+    /// No client would accept the pair. Most often one of the two files was renewed and the other was not, or the two
+    /// are of different names.
+    KeyMismatch = "key-mismatch",
+    /// Keys of session tickets that cannot be used.
+    ///
+    /// The file has a key a line, 64 hexadecimal digits each, one to sixteen of them. Text behind a `#` is left out.
+    InvalidTicketKeys = "invalid-ticket-keys",
+    /// A certificate that has expired or is not valid yet.
+    ///
+    /// It is a warning, so that a gateway that starts again goes on with the others. Clients refuse it.
+    Expired = "expired",
+    /// A certificate that expires within two weeks.
+    ///
+    /// What renews it seems not to do so. The gateway takes a new one as soon as its files have changed.
+    ExpiresSoon = "expires-soon",
+    /// A certificate that many clients will refuse.
+    ///
+    /// It has no names, or what follows it in its chain did not sign it, so that clients cannot follow it to a root
+    /// that they know.
+    DoubtfulCertificate = "doubtful-certificate",
+    /// A private key whose file everyone on the machine may read.
+    ///
+    /// Whoever reads it can be this server. `chmod 600` and give it to the gateway's user.
+    ExposedKey = "exposed-key",
+    /// An upstream whose certificate is not verified.
+    ///
+    /// Whoever is in between can be the upstream, and read and change everything. Name the certificates that may sign
+    /// its own by `ca`, and by `server-name` the name in it, where it is not that of the endpoint.
+    Unverified = "unverified",
 }
 
 impl Code {
@@ -153,7 +189,8 @@ impl Code {
         use Code::*;
         match self {
             Unreadable | Include | Syntax | UnknownKey | NotBuiltYet | WrongType | MissingUnit | InvalidValue
-            | OutOfRange | MissingVariable | PlainSecret | Unwritable => true,
+            | OutOfRange | MissingVariable | PlainSecret | Unwritable | InvalidCertificate | KeyMismatch
+            | InvalidTicketKeys | Expired | ExpiresSoon | DoubtfulCertificate | ExposedKey | Unverified => true,
             MissingKey | Duplicate | DanglingName | UnknownParameter | Conflict | NeverMatches | Tie | Clash
             | Unused | ExposedAdmin => false,
         }
@@ -266,7 +303,7 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
 }
 
 /// Words of other gateways, and ours for the same.
-const ELSEWHERE: [(&str, &str); 16] = [
+const ELSEWHERE: [(&str, &str); 25] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
@@ -283,6 +320,15 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("service", "upstream"),
     ("cluster", "upstream"),
     ("return", "respond"),
+    ("ssl", "tls"),
+    ("alpn", "protocols"),
+    ("http2", "h2"),
+    ("http/2", "h2"),
+    ("cert", "chain"),
+    ("certificate", "chain"),
+    ("private-key", "key"),
+    ("sni", "server-name"),
+    ("insecure", "verify"),
 ];
 
 /// What another gateway's word is here, if that has a meaning in this place.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -251,14 +252,25 @@ fn unsubstituted(error: &SubstituteError, place: Option<Place>) -> Diagnostic {
     }
 }
 
-/// The one function that reads a file.
+/// The text of a file.
 fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8");
+    String::from_utf8(read_bytes(path)?).map_err(invalid)
+}
+
+/// The one function that reads a file.
+pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if read as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// Who may read and write a file, as the last nine bits of its mode.
+pub(crate) fn mode(path: &Path) -> Option<u32> {
+    Some(path.metadata().ok()?.permissions().mode() & 0o777)
 }
 
 /// Why a file or a socket cannot be made or written at a path, as far as one can tell without doing so.

@@ -5,6 +5,7 @@
 //! error means that nothing is applied. Only `files` touches the disk.
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 mod compile;
 mod describe;
 mod effective;
@@ -20,7 +21,7 @@ mod tree;
 pub mod units;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sluice_rules::snapshot::Snapshot;
 
@@ -76,10 +77,11 @@ pub fn load_str_with(name: &str, text: &str, variables: Variables<'_>) -> Result
 fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> {
     let is_broken = files.is_broken();
     let hidden = files.take_hidden();
-    let (sources, diagnostics) = files.into_parts();
+    let (mut sources, diagnostics) = files.into_parts();
     let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
     let count = diagnostics.len();
-    let (built, mut diagnostics) = build(&root, &sources, diagnostics);
+    let (built, mut diagnostics, referred) = build(&root, &sources, diagnostics);
+    referred.iter().for_each(|path| sources.refer(path.display().to_string()));
     secrets::find(&root, "", &mut diagnostics);
     if is_broken {
         // Only what is wrong by itself counts: what seems to be missing may stand in what could not be read.
@@ -96,15 +98,17 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     }
 }
 
+/// The tables and the snapshot, what is wrong, and the files that were read beside those of the configuration.
 fn build(
     root: &tree::Node,
     sources: &Sources,
     diagnostics: Vec<Diagnostic>,
-) -> (Option<(Schema, Snapshot)>, Vec<Diagnostic>) {
+) -> (Option<(Schema, Snapshot)>, Vec<Diagnostic>, Vec<PathBuf>) {
     let mut context = Context::new(sources, diagnostics);
     let built = Schema::read(root, &mut context).and_then(|schema| {
         let snapshot = compile::snapshot(&schema, &mut context)?;
         Some((schema, snapshot))
     });
-    (built, context.into_diagnostics())
+    let (diagnostics, referred) = context.into_parts();
+    (built, diagnostics, referred)
 }

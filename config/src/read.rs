@@ -4,7 +4,7 @@
 //! default in place of a value that it could not read.
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Diagnostic, Place, Severity, Sources};
 pub use crate::tree::{Node, Table, Value};
@@ -57,15 +57,23 @@ impl<T> Optional<T> {
 pub struct Context<'s> {
     pub(crate) sources: &'s Sources,
     diagnostics: Vec<Diagnostic>,
+    /// Files that were read beside those of the configuration.
+    referred: Vec<PathBuf>,
 }
 
 impl<'s> Context<'s> {
     pub(crate) fn new(sources: &'s Sources, diagnostics: Vec<Diagnostic>) -> Self {
-        Context { sources, diagnostics }
+        Context { sources, diagnostics, referred: Vec::new() }
     }
 
-    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
-        self.diagnostics
+    /// What was noted, and the files that were read.
+    pub(crate) fn into_parts(self) -> (Vec<Diagnostic>, Vec<PathBuf>) {
+        (self.diagnostics, self.referred)
+    }
+
+    /// Notes a file that the configuration depends on.
+    pub(crate) fn refer(&mut self, file: &Path) {
+        self.referred.push(file.to_owned());
     }
 
     /// Whether anything that stands in the way was noted so far.
@@ -172,6 +180,25 @@ pub enum Shape {
     },
     /// Any of these.
     Any(Vec<Shape>),
+}
+
+impl Shape {
+    /// The table that has a section of its own where things are listed: this one, or the one of several shapes that
+    /// has more than one key.
+    pub(crate) fn section(&self) -> Option<&Shape> {
+        match self {
+            Shape::Table { .. } => Some(self),
+            Shape::Any(shapes) => {
+                shapes.iter().find(|shape| matches!(shape, Shape::Table { keys, .. } if keys.len() > 1))
+            }
+            Shape::Text(_)
+            | Shape::OneOf(_)
+            | Shape::Integer { .. }
+            | Shape::Boolean
+            | Shape::List(_)
+            | Shape::Map(_) => None,
+        }
+    }
 }
 
 /// A key of a table.

@@ -2,6 +2,7 @@
 
 mod expect;
 mod operate;
+mod tls;
 
 use sluice_rules::snapshot::{Balance, Driver, PathParameters, Underscores};
 
@@ -14,6 +15,11 @@ use crate::values::{
 
 pub use self::expect::{Expect, Ip, SentField, Test, TestRequest, TestUrl};
 pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
+pub use self::tls::{
+    CertificateFiles, ClientMode, ClientTls, ListenerHttp2, ListenerProtocol, ListenerProtocolName, ListenerTls,
+    ProxyProtocol, TlsVersionName, UnknownNameChoice, UpstreamHttp2, UpstreamProtocolName, UpstreamTls,
+    UpstreamTlsOrBoolean,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -93,6 +99,15 @@ table! {
         name: Optional<Name>,
         /// Where to listen, such as `0.0.0.0:80`. Port 0 lets the system choose one.
         address: At<Address>,
+        /// How connections are protected. Without it, they are not.
+        tls: Optional<ListenerTls>,
+        /// The versions of HTTP that are spoken. Without it, `["h2", "http/1.1"]` over TLS, of which the client
+        /// chooses, and `["http/1.1"]` in plain text. `"h2c"` is HTTP/2 in plain text, by prior knowledge.
+        protocols: Optional<List<ListenerProtocolName>>,
+        /// Bounds of HTTP/2 connections.
+        http2: At<ListenerHttp2> = no_keys(),
+        /// Who tells the addresses of clients by the PROXY protocol. Without it, nobody.
+        proxy_protocol: Optional<ProxyProtocol>,
         /// Bounds on what a client may send and hold.
         limits: At<ListenerLimits> = no_keys(),
         /// How long a client may take.
@@ -108,7 +123,7 @@ table! {
         /// What happens to `%2F` in a path.
         encoded_slashes: At<EncodedSlashes> = "refuse",
     }
-    later ["tls", "protocols", "proxy-protocol", "http2", "backlog"];
+    later ["backlog"];
 }
 
 choice! {
@@ -144,7 +159,7 @@ table! {
         /// Bytes per second below which a client that sends a body or reads a response is given up.
         min_rate: At<ByteRate> = "240B/s",
     }
-    later ["connections-per-client", "new-connections-per-client", "streams", "requests-per-connection"];
+    later ["connections-per-client", "new-connections-per-client", "requests-per-connection"];
 }
 
 table! {
@@ -173,6 +188,13 @@ table! {
         endpoints: At<List<Target>>,
         /// How one is chosen: each in turn, or the one with fewer requests under way of two drawn at random.
         balance: At<BalanceName> = "round-robin",
+        /// The version of HTTP that they are spoken to. `"h2"` in plain text is by prior knowledge, `"auto"` agrees on
+        /// one over TLS. Without it, HTTP/1.1, and HTTP/2 for gRPC, which cannot do without.
+        protocol: Optional<UpstreamProtocolName>,
+        /// How connections are protected: a table, or `true` for what is usual. Without it, they are not.
+        tls: Optional<UpstreamTlsOrBoolean>,
+        /// Bounds of HTTP/2 connections.
+        http2: At<UpstreamHttp2> = no_keys(),
         /// How long a server may take.
         timeouts: At<UpstreamTimeouts> = no_keys(),
         /// Idle connections that are kept for later requests.
@@ -182,7 +204,7 @@ table! {
         /// Bounds on a response head.
         limits: At<UpstreamLimits> = no_keys(),
     }
-    later ["tls", "protocol", "concurrency", "queue", "health", "discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
+    later ["concurrency", "queue", "health", "discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
 }
 
 choice! {

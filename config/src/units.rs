@@ -49,6 +49,11 @@ pub fn byte_rate(text: &str) -> Result<u64, UnitError> {
     }
 }
 
+/// How often a second: `"100/s"`.
+pub fn per_second(text: &str) -> Result<u64, UnitError> {
+    quantity(text, &[("/s", 1)])
+}
+
 fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);

@@ -155,6 +155,25 @@ impl FromToml for ByteRate {
     }
 }
 
+/// How often something may happen, a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerSecond<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> FromToml for PerSecond<MIN, MAX> {
+    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let value = quantity(node, "a rate", "\"100/s\"", units::per_second, context)?;
+        if !(MIN..=MAX).contains(&value) {
+            out_of_range(node, &format!("{MIN}/s"), &format!("{MAX}/s"), context);
+            return None;
+        }
+        Some(PerSecond(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Text(format!("a rate from {MIN}/s to {MAX}/s"))
+    }
+}
+
 /// Notes that a string is none of those that are known.
 pub(crate) fn no_choice(node: &Node, written: &str, known: &[&str], later: &[&str], context: &mut Context<'_>) {
     if later.contains(&written) && !node.substituted {
@@ -227,11 +246,27 @@ impl FromToml for FilePath {
         let valid =
             if text.is_empty() || text.contains('\0') { Err("it is empty or has a zero".into()) } else { Ok(()) };
         context.check(node, "a path", valid)?;
+        if text.contains("-----BEGIN ") {
+            // It may be a private key, so nothing of it is quoted.
+            let note = Diagnostic::error(Code::InvalidValue, node.place, "the content of a file is not its path");
+            context.push(note.label("expected a path").help("write the path itself, without `${file:...}`"));
+            return None;
+        }
         Some(FilePath(context.directory(node.place).join(text)))
     }
 
     fn shape() -> Shape {
         Shape::Text("a path".into())
+    }
+}
+
+text! {
+    /// The name or address that a server proves to have, in lower case.
+    ServerName(String), "the name of a server",
+    |text| {
+        let lower = text.to_ascii_lowercase();
+        let address = || lower.parse::<IpAddr>().is_ok();
+        if is_host_name(&lower) || address() { Ok(lower) } else { Err("expected a host name or an IP address".into()) }
     }
 }
 

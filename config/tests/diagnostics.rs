@@ -81,7 +81,8 @@ fn unknown_keys_offer_the_nearest() {
 #[test]
 fn features_to_come_are_not_unknown_keys() {
     let cases: &[(String, &[&str])] = &[
-        (listener("tls = { certificates = [] }"), &["not-built-yet 3:1"]),
+        (listener("backlog = 128"), &["not-built-yet 3:1"]),
+        (listener("protocols = ['h3']"), &["not-built-yet 3:14"]),
         (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
         (with("[limit.a]\nrate = '1/s'"), &["not-built-yet 8:2"]),
         (route("upstream = 'origin'\ncache = {}"), &["not-built-yet 10:1"]),
@@ -550,6 +551,55 @@ fn the_admin_endpoints_are_for_this_machine() {
     }
 }
 
+/// Which version of HTTP is spoken depends on whether there is TLS.
+#[test]
+fn protocols_go_with_tls() {
+    let cases: &[(String, &[&str])] = &[
+        (listener("protocols = ['http/1.1', 'h2c']"), &[]),
+        (listener("protocols = ['h2c']\nhttp2 = { streams = 1 }"), &[]),
+        (listener("protocols = ['h2']"), &["conflict 3:14 in plain text it is \"h2c\""]),
+        (listener("protocols = ['h2c', 'h2c']"), &["duplicate 3:21"]),
+        (listener("protocols = []"), &["invalid-value 3:13 write [\"h2\", \"http/1.1\"], or leave it out"]),
+        (listener("protocols = ['http2']"), &["invalid-value 3:14 did you mean `h2`?"]),
+        (listener("protocols = 'h2c'"), &["wrong-type 3:13"]),
+        (listener("http2.streams = 1"), &["unused 3:1"]),
+        (listener("protocols = ['h2c']\nhttp2.streams = 0"), &["out-of-range 4:17"]),
+        (listener("protocols = ['h2c']\nhttp2.window = '2MiB'"), &["out-of-range 4:16"]),
+        (listener("protocols = ['h2c']\nhttp2.connection-window = '1KiB'"), &["out-of-range 4:27"]),
+        (listener("protocols = ['h2c']\nhttp2.resets = '5/m'"), &["invalid-value 4:16 write it like `\"100/s\"`"]),
+        (listener("protocols = ['h2c']\nhttp2.resets = 5"), &["missing-unit 4:16 write the unit, like `\"100/s\"`"]),
+        (listener("proxy-protocol = {}"), &["missing-key 3:18"]),
+        (listener("proxy-protocol.from = []"), &["invalid-value 3:23 write from = [\"10.0.0.0/8\"]"]),
+        (listener("proxy-protocol.from = ['10.0.0.0/8', '::1']"), &[]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// Connections to upstreams: whose certificate is not verified can be anyone.
+#[test]
+fn upstreams_are_verified() {
+    let upstream = |lines: &str| {
+        with("").replace("endpoints = ['10.0.0.1:80']", &format!("endpoints = ['10.0.0.1:443']\n{lines}"))
+    };
+    let help = "unverified 5:18 name the certificates that may sign its own: ca = \"ca.pem\"";
+    let cases: &[(String, &[&str])] = &[
+        (upstream("tls = true\nprotocol = 'auto'"), &[]),
+        (upstream("tls = {}\nprotocol = 'h2'\nhttp2 = { streams = 10, connections = 2 }"), &[]),
+        (upstream("tls = { server-name = 'Api.Example.com' }"), &[]),
+        (upstream("tls = { server-name = 'https://a' }"), &["invalid-value 5:23"]),
+        (upstream("tls = { verify = false }"), &[help]),
+        (upstream("tls = { verfy = false }"), &["unknown-key 5:9 did you mean `verify`?"]),
+        (upstream("tls = 'on'"), &["wrong-type 5:7"]),
+        (upstream("tls = true\nprotocol = 'grpc'"), &["invalid-value 6:12"]),
+        (upstream("tls = true\nprotocol = 'http/1.1'\nhttp2 = {}"), &["unused 7:9"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
 /// What stands for a variable is missing.
 #[test]
 fn variables_and_files() {
@@ -733,7 +783,7 @@ fn a_report_is_json_too() {
 /// A code that no test expects may have lost its meaning.
 #[test]
 fn every_code_is_expected_somewhere() {
-    let tests = concat!(include_str!("diagnostics.rs"), include_str!("files.rs"));
+    let tests = concat!(include_str!("diagnostics.rs"), include_str!("files.rs"), include_str!("certificates.rs"));
     for code in Code::ALL {
         assert!(tests.contains(&format!("\"{} ", code.as_str())), "{}", code.as_str());
     }

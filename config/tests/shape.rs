@@ -35,7 +35,14 @@ fn every_key_is_documented_and_few_are_required() {
     assert!(count > 60, "{count}");
     let expected = [
         ".listener.address",
+        ".listener.tls.certificates",
+        ".listener.tls.certificates.chain",
+        ".listener.tls.certificates.key",
+        ".listener.tls.client.ca",
+        ".listener.proxy-protocol.from",
         ".upstream.NAME.endpoints",
+        ".upstream.NAME.tls.certificate.chain",
+        ".upstream.NAME.tls.certificate.key",
         ".route.redirect.to",
         ".test.name",
         ".test.request",
