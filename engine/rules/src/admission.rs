@@ -65,7 +65,7 @@ fn canonical_authority(
 ) -> Result<(), Failure> {
     let mut hosts = request.head.fields.values(request.bytes, Name::Host);
     let (host, second) = (hosts.next(), hosts.next());
-    if second.is_some() || (host.is_none() && request.head.version == Version::Http11) {
+    if second.is_some() || (host.is_none() && request.head.version != Version::Http10) {
         return Err(Failure::RequestHost);
     }
     let read = match host {

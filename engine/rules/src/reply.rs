@@ -112,7 +112,7 @@ pub fn connection_field(keep_alive: bool, version: Version) -> &'static str {
     match (keep_alive, version) {
         (false, _) => "close",
         (true, Version::Http10) => "keep-alive",
-        (true, Version::Http11) => "",
+        (true, Version::Http11 | Version::Http2) => "",
     }
 }
 

@@ -73,7 +73,7 @@ impl ConnectionOptions {
 
     /// Whether the connection stays open behind a message of this version (RFC 9112 §9.3).
     pub fn persists(self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
+        !self.close && (version != Version::Http10 || self.keep_alive)
     }
 }
 

@@ -93,6 +93,7 @@ pub fn via(edits: &mut Edits, received: Version) {
     edits.add_lines(match received {
         Version::Http10 => b"Via: 1.0 sluice\r\n",
         Version::Http11 => b"Via: 1.1 sluice\r\n",
+        Version::Http2 => b"Via: 2.0 sluice\r\n",
     });
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Everything here is a function of bytes: no I/O, no clock, no `unsafe`. A head is a table of offsets over
 //! the received buffer ([`head`]), parsed strictly ([`h1::parse`]), framed ([`h1::body`]) and written back with
-//! edits laid over it ([`h1::encode`]). What is ambiguous is refused.
+//! edits laid over it ([`h1::encode`]). Messages by HTTP/2 take the same form ([`h2`]). What is ambiguous is refused.
 #![forbid(unsafe_code)]
 
 pub mod authority;
 pub mod fields;
 pub mod forwarded;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod target;
 pub mod writer;

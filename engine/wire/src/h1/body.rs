@@ -116,7 +116,7 @@ fn content_length(bytes: &[u8], table: &FieldTable) -> Result<Framing, FramingEr
 }
 
 /// A number of one to nineteen digits that fits in 63 bits.
-fn number(digits: &[u8]) -> Option<u64> {
+pub(crate) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 19 {
         return None;
     }
