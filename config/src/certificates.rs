@@ -35,6 +35,9 @@ const TICKET_KEYS_MAX: usize = 16;
 /// Seconds before its end from which on a certificate is warned of.
 const SOON: i64 = 14 * 24 * 3600;
 
+/// Names of a certificate that people are shown in a line.
+const NAMES_SHOWN_MAX: usize = 6;
+
 /// The object identifier of Ed25519 (RFC 8410 §3).
 const ED25519: &str = "1.3.101.112";
 
@@ -173,7 +176,7 @@ pub enum Concern {
 impl Display for Concern {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Concern::Expired(second) => write!(out, "the certificate has expired at {}", date(*second)),
+            Concern::Expired(second) => write!(out, "the certificate expired at {}", date(*second)),
             Concern::NotYetValid(second) => write!(out, "the certificate is not valid before {}", date(*second)),
             Concern::ExpiresSoon(second) => write!(out, "the certificate expires at {}", date(*second)),
             Concern::Unlinked(number) => write!(out, "certificate {number} did not sign the one before it"),
@@ -194,6 +197,17 @@ impl Concern {
         }
     }
 
+    /// What comes of it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Concern::Expired(_) | Concern::NotYetValid(_) => "clients refuse it",
+            Concern::ExpiresSoon(_) => "clients will refuse it then",
+            Concern::Unlinked(_) => "many clients will not find the root that they know",
+            Concern::Nameless => "no client takes it for the server that it asked for",
+            Concern::ExposedKey(_) => "whoever reads it can be this server",
+        }
+    }
+
     /// What to do about it.
     pub fn help(&self) -> &'static str {
         match self {
@@ -203,6 +217,36 @@ impl Concern {
             Concern::Nameless => "have it made with a subjectAltName; clients do not look at the common name",
             Concern::ExposedKey(_) => "chmod 600, or 640 for a group that only the gateway is in",
         }
+    }
+}
+
+/// What people are told of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The names and addresses that it is for.
+    pub names: Vec<String>,
+    /// The algorithm of its key, such as `ECDSA P-256`.
+    pub algorithm: String,
+    /// Until when it is valid, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl From<&Certificate> for Summary {
+    fn from(certificate: &Certificate) -> Self {
+        let (names, not_after) = (certificate.names.clone(), certificate.not_after);
+        Summary { names, algorithm: algorithm(certificate), not_after }
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let shown = &self.names[..self.names.len().min(NAMES_SHOWN_MAX)];
+        match self.names.len() - shown.len() {
+            _ if shown.is_empty() => out.write_str("no names")?,
+            0 => out.write_str(&shown.join(", "))?,
+            more => write!(out, "{} and {more} more", shown.join(", "))?,
+        }
+        write!(out, "; {}; until {}", self.algorithm, date(self.not_after))
     }
 }
 
@@ -246,7 +290,10 @@ pub fn load(files: &CertificateFiles) -> Result<Certificate, CertificateError> {
 /// If there is none, or one of them cannot be used.
 pub fn authorities(file: &Path) -> Result<Arc<[Vec<u8>]>, CertificateError> {
     let fail = |fault| CertificateError { file: file.to_owned(), fault };
-    let found = certificates(file)?;
+    let found = certificates(file).map_err(|error| match error.fault {
+        Fault::KeyAlone => fail(Fault::NoCertificate),
+        _ => error,
+    })?;
     let mut store = RootCertStore::empty();
     for (index, certificate) in found.iter().enumerate() {
         let added = store.add(CertificateDer::from(certificate.as_slice()));

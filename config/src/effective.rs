@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::certificates::Summary;
 use crate::error::{Place, Report};
 use crate::read::{FromToml, Shape};
 use crate::schema::Schema;
@@ -23,6 +24,8 @@ pub struct Effective {
     pub(crate) report: Report,
     /// The files as one tree.
     pub(crate) root: Node,
+    /// Certificates, by the place of the path of their chain.
+    pub(crate) certificates: Vec<(Place, Summary)>,
 }
 
 impl Effective {
@@ -44,7 +47,8 @@ impl Effective {
     }
 
     /// For programs: an array of objects with `key`, `value`, `origin` (`default`, `file`, `environment` or
-    /// `secret-file`) and, unless it is a default, `file`, `line` and `column`.
+    /// `secret-file`) and, unless it is a default, `file`, `line` and `column`. What is the path of a certificate has
+    /// `certificate` with `names`, `algorithm` and `not-after`, in seconds since 1970.
     pub fn to_json(&self) -> String {
         let object = |item: Item| {
             let mut object = json!({ "key": item.path, "value": item.value, "origin": item.origin.word() });
@@ -53,6 +57,10 @@ impl Effective {
                 object["file"] = json!(self.report.file(place));
                 object["line"] = json!(line);
                 object["column"] = json!(column);
+                if let Some(Summary { names, algorithm, not_after }) = self.certificate(place) {
+                    let certificate = json!({ "names": names, "algorithm": algorithm, "not-after": not_after });
+                    object["certificate"] = certificate;
+                }
             }
             object
         };
@@ -60,13 +68,27 @@ impl Effective {
         format!("{:#}", Json::from(values.map(object).collect::<Vec<_>>()))
     }
 
+    /// The certificates, each with its path as it was written.
+    pub fn certificates(&self) -> impl Iterator<Item = (&str, &Summary)> {
+        let written = |place| self.report.written(Some(place)).trim_matches(['"', '\'']);
+        self.certificates.iter().map(move |(place, summary)| (written(*place), summary))
+    }
+
+    fn certificate(&self, place: Place) -> Option<&Summary> {
+        self.certificates.iter().find(|(of, _)| *of == place).map(|(_, summary)| summary)
+    }
+
     fn origin_text(&self, item: &Item) -> String {
         let Some(place) = item.place else { return "default".to_owned() };
         let at = format!("{}:{}", self.report.file(place), self.report.position(place).0);
-        match item.origin {
+        let origin = match item.origin {
             Origin::Default | Origin::File => at,
             Origin::Environment => format!("{at}, environment"),
             Origin::SecretFile => format!("{at}, from a file"),
+        };
+        match self.certificate(place) {
+            Some(certificate) => format!("{origin}; {certificate}"),
+            None => origin,
         }
     }
 

@@ -303,7 +303,7 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
 }
 
 /// Words of other gateways, and ours for the same.
-const ELSEWHERE: [(&str, &str); 25] = [
+const ELSEWHERE: [(&str, &str); 27] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
@@ -324,6 +324,8 @@ const ELSEWHERE: [(&str, &str); 25] = [
     ("alpn", "protocols"),
     ("http2", "h2"),
     ("http/2", "h2"),
+    ("grpc", "h2"),
+    ("reject", "refuse"),
     ("cert", "chain"),
     ("certificate", "chain"),
     ("private-key", "key"),

@@ -21,7 +21,7 @@ mod tree;
 pub mod units;
 mod values;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sluice_rules::snapshot::Snapshot;
 
@@ -31,7 +31,7 @@ pub use error::{Code, Diagnostic, Report, Severity};
 
 use error::Sources;
 use files::Files;
-use read::{Context, FromToml};
+use read::{Context, Found, FromToml};
 use schema::Schema;
 
 /// A configuration that may be applied.
@@ -80,7 +80,8 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     let (mut sources, diagnostics) = files.into_parts();
     let Some(root) = root else { return Err(Report::new(sources, diagnostics)) };
     let count = diagnostics.len();
-    let (built, mut diagnostics, referred) = build(&root, &sources, diagnostics);
+    let (built, found) = build(&root, &sources, diagnostics);
+    let Found { mut diagnostics, referred, certificates } = found;
     referred.iter().for_each(|path| sources.refer(path.display().to_string()));
     secrets::find(&root, "", &mut diagnostics);
     if is_broken {
@@ -91,24 +92,18 @@ fn finish(files: Files<'_>, root: Option<tree::Node>) -> Result<Loaded, Report> 
     let report = Report::new(sources, diagnostics);
     match built {
         Some((schema, snapshot)) if !report.has_errors() => {
-            let effective = Effective { report: report.clone(), root };
+            let effective = Effective { report: report.clone(), root, certificates };
             Ok(Loaded { snapshot: Snapshot { hidden, ..snapshot }, schema, report, effective })
         }
         _ => Err(report),
     }
 }
 
-/// The tables and the snapshot, what is wrong, and the files that were read beside those of the configuration.
-fn build(
-    root: &tree::Node,
-    sources: &Sources,
-    diagnostics: Vec<Diagnostic>,
-) -> (Option<(Schema, Snapshot)>, Vec<Diagnostic>, Vec<PathBuf>) {
+fn build(root: &tree::Node, sources: &Sources, diagnostics: Vec<Diagnostic>) -> (Option<(Schema, Snapshot)>, Found) {
     let mut context = Context::new(sources, diagnostics);
     let built = Schema::read(root, &mut context).and_then(|schema| {
         let snapshot = compile::snapshot(&schema, &mut context)?;
         Some((schema, snapshot))
     });
-    let (diagnostics, referred) = context.into_parts();
-    (built, diagnostics, referred)
+    (built, context.into_found())
 }

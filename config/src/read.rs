@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use crate::certificates::Summary;
 use crate::error::{Code, Diagnostic, Place, Severity, Sources};
 pub use crate::tree::{Node, Table, Value};
 
@@ -52,37 +53,50 @@ impl<T> Optional<T> {
     }
 }
 
-/// Where readers leave what they find wrong.
+/// Where readers leave what they find.
 #[derive(Debug)]
 pub struct Context<'s> {
     pub(crate) sources: &'s Sources,
-    diagnostics: Vec<Diagnostic>,
-    /// Files that were read beside those of the configuration.
-    referred: Vec<PathBuf>,
+    found: Found,
+}
+
+/// What readers find beside values.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What is wrong.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Files that the configuration depends on, beside its own.
+    pub(crate) referred: Vec<PathBuf>,
+    /// Certificates, by the place of the path of their chain.
+    pub(crate) certificates: Vec<(Place, Summary)>,
 }
 
 impl<'s> Context<'s> {
     pub(crate) fn new(sources: &'s Sources, diagnostics: Vec<Diagnostic>) -> Self {
-        Context { sources, diagnostics, referred: Vec::new() }
+        Context { sources, found: Found { diagnostics, ..Found::default() } }
     }
 
-    /// What was noted, and the files that were read.
-    pub(crate) fn into_parts(self) -> (Vec<Diagnostic>, Vec<PathBuf>) {
-        (self.diagnostics, self.referred)
+    pub(crate) fn into_found(self) -> Found {
+        self.found
     }
 
     /// Notes a file that the configuration depends on.
     pub(crate) fn refer(&mut self, file: &Path) {
-        self.referred.push(file.to_owned());
+        self.found.referred.push(file.to_owned());
+    }
+
+    /// Notes a certificate whose path stands at a place.
+    pub(crate) fn certificate(&mut self, place: Option<Place>, summary: Summary) {
+        self.found.certificates.extend(place.map(|place| (place, summary)));
     }
 
     /// Whether anything that stands in the way was noted so far.
     pub(crate) fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.found.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        self.found.diagnostics.push(diagnostic);
     }
 
     /// What stands at a place, as it was written and never what was put in for a variable.
@@ -120,9 +134,9 @@ impl<'s> Context<'s> {
     pub(crate) fn invalid(&mut self, node: &Node, what: &str, reason: &str) -> &mut Diagnostic {
         let message = format!("{} is not {what}", self.written(node.place));
         let label = if node.substituted { "after `${...}` was replaced" } else { reason };
-        self.diagnostics.push(Diagnostic::error(Code::InvalidValue, node.place, message).label(label));
-        let last = self.diagnostics.len() - 1;
-        &mut self.diagnostics[last]
+        self.found.diagnostics.push(Diagnostic::error(Code::InvalidValue, node.place, message).label(label));
+        let last = self.found.diagnostics.len() - 1;
+        &mut self.found.diagnostics[last]
     }
 
     /// The value that was parsed, or a note of why it could not be.
@@ -285,11 +299,11 @@ impl<T: FromToml> List<T> {
     fn of(nodes: &[Node], context: &mut Context<'_>) -> Self {
         let mut list = List { items: Vec::new(), complete: true, doubtful: Vec::new() };
         for node in nodes {
-            let before = context.diagnostics.len();
+            let before = context.found.diagnostics.len();
             match T::read(node, context) {
                 Some(value) => {
                     list.items.push(At { value, place: node.place });
-                    list.doubtful.push(context.diagnostics.len() > before);
+                    list.doubtful.push(context.found.diagnostics.len() > before);
                 }
                 None => list.complete = false,
             }

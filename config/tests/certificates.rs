@@ -209,7 +209,7 @@ fn errors_have_places() {
         (format!("{TLS}\ntls.client = {{ ca = 'none.pem' }}"), vec![format!("unreadable 4:21 {path}")]),
         (
             format!("{TLS}\ntls.client = {{ ca = 'key.pem' }}"),
-            vec!["invalid-certificate 4:21 are the two files swapped?".to_owned()],
+            vec!["invalid-certificate 4:21 a certificate begins with -----BEGIN CERTIFICATE-----".to_owned()],
         ),
         (format!("{TLS}\ntls.client = {{ mode = 'required' }}"), vec!["missing-key 4:14".to_owned()]),
         (
@@ -224,6 +224,28 @@ fn errors_have_places() {
             configuration(&folder, &lines).map_or_else(|report| report.to_json(), |loaded| loaded.effective.to_json());
         assert!(!shown.contains(&made.key[40..60]), "{shown}");
     }
+}
+
+/// Of two certificates for one name the second is shown only to clients that do not know the algorithm of the first.
+#[test]
+fn a_name_has_one_certificate_of_an_algorithm() {
+    let (folder, ca) = (folder("two"), authority("CA"));
+    for (number, names, algorithm) in [
+        (1, ["a.example.com", "b.example.com"], &PKCS_ECDSA_P256_SHA256),
+        (2, ["b.example.com", "c.example.com"], &PKCS_ECDSA_P256_SHA256),
+        (3, ["a.example.com", "b.example.com"], &PKCS_ED25519),
+    ] {
+        let Made { certificate, key } = ca.sign(&parameters(&names), algorithm);
+        write(&folder, &format!("{number}.pem"), &certificate);
+        write(&folder, &format!("{number}-key.pem"), &key);
+    }
+    let both = |one: u8, two: u8| {
+        let one = format!("{{ chain = '{one}.pem', key = '{one}-key.pem' }}");
+        format!("tls.certificates = [{one}, {{ chain = '{two}.pem', key = '{two}-key.pem' }}]")
+    };
+    assert_found(&folder, &both(1, 3), &[]);
+    assert_found(&folder, &both(1, 2), &["duplicate 3:71"]);
+    assert_found(&folder, &both(1, 1), &["duplicate 3:71"]);
 }
 
 /// Keys of tickets: lines of digits, of which nothing is ever shown.

@@ -592,7 +592,7 @@ fn upstreams_are_verified() {
         (upstream("tls = { verify = false }"), &[help]),
         (upstream("tls = { verfy = false }"), &["unknown-key 5:9 did you mean `verify`?"]),
         (upstream("tls = 'on'"), &["wrong-type 5:7"]),
-        (upstream("tls = true\nprotocol = 'grpc'"), &["invalid-value 6:12"]),
+        (upstream("tls = true\nprotocol = 'grpc'"), &["invalid-value 6:12 did you mean `h2`?"]),
         (upstream("tls = true\nprotocol = 'http/1.1'\nhttp2 = {}"), &["unused 7:9"]),
     ];
     for (text, expected) in cases {

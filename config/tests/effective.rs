@@ -1,6 +1,10 @@
 //! The effective configuration: complete, with origins, and without secrets.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod made;
+
+use std::path::PathBuf;
+
 use sluice_config::{Loaded, load, load_str_with};
 
 const TEXT: &str = r#"[[listener]]
@@ -71,11 +75,36 @@ fn programs_get_the_same() {
     assert_eq!(one("upstream.app.retries")["value"], 1);
 }
 
+/// Of a certificate its names, algorithm and end are shown, and nothing of its key.
+#[test]
+fn certificates_are_summed_up() {
+    let folder = made::examples("summed-up");
+    let loaded = load(&folder.join("tls.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let shown = loaded.effective.to_toml();
+    for (line, algorithm) in [(9, "ECDSA P-256"), (10, "RSA 2048")] {
+        let summary = format!("tls.toml:{line}; localhost, *.example.com, 127.0.0.1; {algorithm}; until 20");
+        assert!(shown.contains(&summary), "{summary}\n{shown}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&loaded.effective.to_json()).unwrap();
+    let chain = "listener[0].tls.certificates[1].chain";
+    let item = json.as_array().unwrap().iter().find(|item| item["key"] == chain).unwrap();
+    let (certificate, known) = (&item["certificate"], &loaded.snapshot.listeners[0].tls.as_ref().unwrap().certificates);
+    assert_eq!(certificate["names"][0], "localhost");
+    assert_eq!(
+        (certificate["algorithm"].as_str(), certificate["not-after"].as_i64()),
+        (Some("RSA 2048"), Some(known[1].not_after))
+    );
+    let paths: Vec<&str> = loaded.effective.certificates().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["cert.pem", "cert-rsa.pem"]);
+}
+
 /// What is shown is a configuration, and the same one.
 #[test]
 fn what_is_shown_loads_again() {
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
-        let path = entry.unwrap().path();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(made::examples("shown")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    for path in paths {
         let bare = |loaded: &Loaded| -> Vec<String> {
             loaded
                 .effective

@@ -1,14 +1,16 @@
 //! Every example loads, and the defaults are those of the reference.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod made;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_config::{Loaded, load, load_str_with};
 use sluice_rules::check::{Expect, TestRequest, Url, run_tests};
 use sluice_rules::snapshot::{
-    AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Level, Log, LogFormat, LogTarget, Piece, Reload,
-    Template, Underscores,
+    AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Http2Limits, Level, Log, LogFormat, LogTarget,
+    Piece, Protocols, Reload, Template, TlsVersion, Underscores, UnknownName, UpstreamHttp2, UpstreamProtocol,
 };
 
 fn example(name: &str) -> Loaded {
@@ -18,9 +20,10 @@ fn example(name: &str) -> Loaded {
 
 #[test]
 fn every_example_loads_without_a_warning_and_its_tests_hold() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(paths.len() >= 5);
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(made::examples("examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    assert!(paths.len() >= 15);
     for path in paths {
         let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
@@ -52,6 +55,16 @@ fn the_smallest_file_has_safe_defaults() {
     assert_eq!(listener.timeouts.keep_alive, Duration::from_secs(75));
     assert_eq!(listener.timeouts.half_close, Duration::from_secs(1));
     assert_eq!(listener.timeouts.tunnel, Duration::from_secs(3600));
+    assert!(listener.tls.is_none() && listener.proxy_protocol.is_empty());
+    assert_eq!(listener.protocols, Protocols { http1: true, http2: false });
+    let http2 = Http2Limits {
+        streams: 128,
+        window_bytes: 64 << 10,
+        connection_window_bytes: 1 << 20,
+        resets_per_second: 20,
+        control_frames_per_second: 100,
+    };
+    assert_eq!(listener.http2, http2);
     assert_eq!(listener.underscores, Underscores::Refuse);
     assert_eq!(listener.target, Default::default());
     let upstream = &snapshot.upstreams[0];
@@ -60,6 +73,8 @@ fn the_smallest_file_has_safe_defaults() {
     assert_eq!(upstream.timeouts.connect, Duration::from_secs(2));
     assert_eq!(upstream.keep_alive.connections, 256);
     assert_eq!(upstream.retries, 1);
+    assert_eq!((upstream.protocol, &upstream.tls), (UpstreamProtocol::Default, &None));
+    assert_eq!(upstream.http2, UpstreamHttp2 { streams: 128, connections: 16 });
     let route = &snapshot.routes[0];
     assert_eq!(route.name, "route 1");
     assert_eq!(route.upgrade, ["websocket"]);
@@ -79,6 +94,44 @@ fn defaults_that_are_written_out_change_nothing() {
     assert_eq!(short.upstreams[0].keep_alive, long.upstreams[0].keep_alive);
     assert_eq!(long.routes[0].body_bytes, Some(1 << 30));
     assert_eq!(long.routes[0].timeout, Some(Duration::from_secs(300)));
+}
+
+/// What protects connections is what the files have, and a version of HTTP follows from it.
+#[test]
+fn certificates_and_protocols_are_those_of_the_files() {
+    let folder = made::examples("protected");
+    let snapshot = |name: &str| load(&folder.join(name)).unwrap_or_else(|report| panic!("{report}")).snapshot;
+    let both = Protocols { http1: true, http2: true };
+    let tls = snapshot("tls.toml");
+    let listener = &tls.listeners[0];
+    assert_eq!((listener.protocols, tls.listeners[1].protocols), (both, Protocols { http1: true, http2: false }));
+    let tls = listener.tls.as_ref().unwrap();
+    assert_eq!((tls.certificates.len(), tls.certificates[1].chain.len()), (2, 2));
+    assert_eq!(tls.certificates[0].files.chain, folder.join("cert.pem"));
+    assert_eq!(tls.certificates[0].names, ["localhost", "*.example.com", "127.0.0.1"]);
+    assert_eq!((tls.unknown_name, tls.min_version), (UnknownName::Default, TlsVersion::Tls12));
+    assert!(tls.client.is_none() && tls.ticket_keys.is_some());
+
+    let mtls = snapshot("mtls.toml");
+    let client = |index: usize| mtls.listeners[index].tls.as_ref().and_then(|tls| tls.client.clone()).unwrap();
+    assert_eq!((client(0).required, client(1).required, client(0).roots.len()), (true, false, 1));
+
+    let http2 = snapshot("http2.toml");
+    assert_eq!((http2.listeners[0].protocols, http2.listeners[1].protocols), (both, both));
+    assert_eq!(http2.upstreams[0].protocol, UpstreamProtocol::Http2);
+    assert_eq!(http2.upstreams[0].http2, UpstreamHttp2 { streams: 100, connections: 4 });
+    assert_eq!(snapshot("grpc.toml").listeners[1].protocols, Protocols { http1: false, http2: true });
+
+    let upstreams = snapshot("upstream-tls.toml").upstreams;
+    let (public, internal) = (upstreams[0].tls.as_ref().unwrap(), upstreams[1].tls.as_ref().unwrap());
+    assert_eq!(upstreams[0].protocol, UpstreamProtocol::Auto);
+    assert!(public.verify && public.roots.is_none() && public.server_name.is_none() && public.certificate.is_none());
+    assert_eq!(internal.server_name.as_deref(), Some("orders.internal"));
+    assert_eq!(internal.certificate.as_ref().unwrap().files.key, folder.join("client-key.pem"));
+    assert_eq!(internal.roots.as_ref().unwrap().len(), 1);
+
+    let networks = snapshot("proxy-protocol.toml").listeners[0].proxy_protocol.clone();
+    assert_eq!(networks, ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
 }
 
 #[test]

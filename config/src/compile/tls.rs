@@ -11,7 +11,7 @@ use sluice_rules::snapshot::{
 };
 
 use super::check_unique;
-use crate::certificates::{self, CertificateError, Concern, Fault, algorithm};
+use crate::certificates::{self, CertificateError, Concern, Fault, Summary, algorithm};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, ListenerProtocol};
@@ -47,10 +47,8 @@ impl Certificates {
             roots: authorities(&client.ca, context).unwrap_or_default(),
             required: client.mode.0,
         });
-        let ticket_keys = table.ticket_keys.given().and_then(|file| {
-            let keys = certificates::ticket_keys(&file.0);
-            keys.inspect_err(|error| unusable(&error.fault, file.place, context)).ok()
-        });
+        let ticket_keys = table.ticket_keys.given();
+        let ticket_keys = ticket_keys.and_then(|file| used(certificates::ticket_keys(&file.0), file.place, context));
         Tls {
             certificates: found.into_iter().map(|(certificate, _)| certificate).collect(),
             unknown_name: table.unknown_name.0,
@@ -89,6 +87,7 @@ impl Certificates {
     ) -> Option<Arc<Certificate>> {
         let files = CertificateFiles { chain: table.chain.0.clone(), key: table.key.0.clone() };
         if let Some(known) = self.loaded.get(&files) {
+            known.iter().for_each(|known| context.certificate(table.chain.place, Summary::from(&**known)));
             return known.clone();
         }
         let place = |file: &Path| if file == files.key { table.key.place } else { table.chain.place };
@@ -100,10 +99,13 @@ impl Certificates {
                         doubt(&concern, table, context);
                     }
                 }
+                context.certificate(table.chain.place, Summary::from(&certificate));
                 Some(Arc::new(certificate))
             }
             Err(CertificateError { file, fault }) => {
-                unusable(&fault, place(&file), context);
+                let note = unusable(&fault, place(&file), context);
+                let is_pair = fault == Fault::KeyMismatch;
+                context.push(if is_pair { note.related(table.chain.place, "of this certificate") } else { note });
                 None
             }
         };
@@ -115,17 +117,22 @@ impl Certificates {
 fn doubt(concern: &Concern, table: &schema::CertificateFiles, context: &mut Context<'_>) {
     let place = if matches!(concern, Concern::ExposedKey(_)) { table.key.place } else { table.chain.place };
     let note = Diagnostic::warning(concern.code(), place, concern.to_string());
-    context.push(note.help(concern.help()));
+    context.push(note.label(concern.label()).help(concern.help()));
 }
 
-fn unusable(fault: &Fault, place: Option<Place>, context: &mut Context<'_>) {
+fn unusable(fault: &Fault, place: Option<Place>, context: &Context<'_>) -> Diagnostic {
     let message = format!("{} cannot be used", context.written(place));
-    context.push(Diagnostic::error(fault.code(), place, message).label(fault.to_string()).help(fault.help()));
+    Diagnostic::error(fault.code(), place, message).label(fault.to_string()).help(fault.help())
+}
+
+/// What was read, or a note of why it could not be.
+fn used<T>(read: Result<T, CertificateError>, place: Option<Place>, context: &mut Context<'_>) -> Option<T> {
+    read.map_err(|error| context.push(unusable(&error.fault, place, context))).ok()
 }
 
 fn authorities(file: &At<FilePath>, context: &mut Context<'_>) -> Option<Arc<[Vec<u8>]>> {
     context.refer(&file.0);
-    certificates::authorities(&file.0).inspect_err(|error| unusable(&error.fault, file.place, context)).ok()
+    used(certificates::authorities(&file.0), file.place, context)
 }
 
 /// Warns of a certificate that is never shown, since one before it has the same name and algorithm.

@@ -142,7 +142,11 @@ impl FromToml for UpstreamTlsOrBoolean {
         let table = match &node.value {
             Value::Boolean(false) => return Some(UpstreamTlsOrBoolean(None)),
             Value::Boolean(true) => &Node::default_of(super::no_keys().into()),
-            _ => node,
+            Value::Table(_) => node,
+            _ => {
+                context.wrong_type(node, "true, or a table such as `{ ca = ... }`");
+                return None;
+            }
         };
         UpstreamTls::read(table, context).map(|table| UpstreamTlsOrBoolean(Some(table)))
     }

@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
+    SignatureAlgorithm,
+};
 
 /// A certificate and its key in PEM.
 pub(crate) struct Made {
@@ -77,4 +80,33 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A copy of the examples, with the files that they name beside them.
+pub(crate) fn examples(test: &str) -> PathBuf {
+    let folder = folder(test);
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    credentials(&folder);
+    folder
+}
+
+/// Writes certificates of all kinds: for servers, for a client, and those that signed them.
+pub(crate) fn credentials(folder: &Path) {
+    let (ca, names) = (authority("Test CA"), parameters(&["localhost", "*.example.com", "127.0.0.1"]));
+    for (chain, key, algorithm) in [
+        ("cert.pem", "key.pem", &PKCS_ECDSA_P256_SHA256),
+        ("cert-rsa.pem", "key-rsa.pem", &PKCS_RSA_SHA256),
+        ("client.pem", "client-key.pem", &PKCS_ECDSA_P256_SHA256),
+    ] {
+        let made = ca.sign(&names, algorithm);
+        write(folder, chain, &(made.certificate + &ca.made.certificate));
+        write(folder, key, &made.key);
+    }
+    for name in ["client-ca.pem", "internal-ca.pem"] {
+        write(folder, name, &ca.made.certificate);
+    }
+    write(folder, "ticket-keys", &"0123456789abcdef".repeat(4));
 }

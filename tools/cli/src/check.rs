@@ -5,15 +5,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use sluice_config::Effective;
 use sluice_rules::check::{TestFailure, run_tests};
 
 use crate::Format;
 
 /// Prints what was found.
 pub(crate) fn check(file: &Path, format: Format) -> ExitCode {
-    let (report, tests, failures) = match sluice_config::load(file) {
-        Ok(loaded) => (loaded.report, Some(loaded.snapshot.tests.len()), run_tests(&loaded.snapshot)),
-        Err(report) => (report, None, Vec::new()),
+    let (report, tests, failures, effective) = match sluice_config::load(file) {
+        Ok(loaded) => {
+            let failures = run_tests(&loaded.snapshot);
+            (loaded.report, Some(loaded.snapshot.tests.len()), failures, Some(loaded.effective))
+        }
+        Err(report) => (report, None, Vec::new(), None),
     };
     match format {
         Format::Json => {
@@ -35,6 +39,9 @@ pub(crate) fn check(file: &Path, format: Format) -> ExitCode {
                 (Some(0), _) => println!("{}: fine", file.display()),
                 (Some(tests), 0) => println!("{}: fine, {} hold", file.display(), count(tests)),
                 (Some(tests), failed) => println!("{}: {failed} of {} failed", file.display(), count(tests)),
+            }
+            for (path, certificate) in effective.iter().flat_map(Effective::certificates) {
+                println!("  {path}: {certificate}");
             }
         }
     }
