@@ -4,6 +4,7 @@
 
 mod harness;
 mod json;
+mod peers;
 mod seccomp;
 mod table;
 
@@ -18,6 +19,7 @@ mod fields;
 mod figures;
 mod forward;
 mod fuzz;
+mod http2;
 mod logs;
 mod operate;
 mod readme;

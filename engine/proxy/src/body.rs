@@ -6,6 +6,7 @@ use sluice_wire::h1::body::{
     CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkError, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head,
 };
 
+use crate::http2::StreamReader;
 use crate::rt::Buffer;
 use crate::transport::Transport;
 
@@ -36,7 +37,7 @@ impl BodyReader {
     }
 
     /// Leaves in `buffer`, which holds what was just received, the content alone.
-    pub(crate) fn decode(&mut self, buffer: &mut Buffer) -> Result<(), ChunkError> {
+    fn decode(&mut self, buffer: &mut Buffer) -> Result<(), ChunkError> {
         let received = buffer.len();
         let consumed = match &mut self.decoder {
             Decoder::Length(left) => {
@@ -73,7 +74,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// [`ReadError`]; the connection cannot be used further.
-    pub(crate) async fn read(&mut self, stream: &Transport, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
+    async fn read(&mut self, stream: &Transport, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
         buffer.clear();
         let (result, mut buffer) = stream.read(buffer).await;
         let result = match result {
@@ -89,27 +90,12 @@ impl BodyReader {
     }
 
     /// Whether all of the content was given out.
-    pub(crate) fn ended(&self) -> bool {
+    fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the end is the end of the connection.
-    pub(crate) fn until_close(&self) -> bool {
-        matches!(self.decoder, Decoder::UntilClose)
-    }
-
-    /// Whether something came behind the end of the message.
-    pub(crate) fn has_surplus(&self) -> bool {
-        !self.surplus.is_empty()
-    }
-
-    /// What came behind the end of the message.
-    pub(crate) fn take_surplus(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.surplus)
-    }
-
     /// Bytes of content so far, and those that the current chunk announces.
-    pub(crate) fn known_bytes(&self) -> u64 {
+    fn known_bytes(&self) -> u64 {
         let announced = match &self.decoder {
             Decoder::Chunked(decoder) => decoder.announced(),
             Decoder::Length(_) | Decoder::UntilClose => 0,
@@ -118,10 +104,98 @@ impl BodyReader {
     }
 
     /// The trailer section; empty if there was none.
-    pub(crate) fn trailers(&self) -> &[u8] {
+    fn trailers(&self) -> &[u8] {
         match &self.decoder {
             Decoder::Chunked(decoder) => decoder.trailers(),
             Decoder::Length(_) | Decoder::UntilClose => &[],
+        }
+    }
+}
+
+/// Content of a message as it comes, whatever brings it.
+pub(crate) enum Source {
+    /// A connection of HTTP/1.1.
+    Http1 {
+        /// Where it comes from.
+        transport: Transport,
+        /// What takes it out of its framing.
+        reader: BodyReader,
+    },
+    /// A stream of HTTP/2.
+    Http2(StreamReader),
+}
+
+impl Source {
+    /// Leaves in `buffer`, which holds what came behind the head, the content alone.
+    pub(crate) fn decode(&mut self, buffer: &mut Buffer) -> Result<(), ChunkError> {
+        match self {
+            Source::Http1 { reader, .. } => reader.decode(buffer),
+            Source::Http2(_) => Ok(()),
+        }
+    }
+
+    /// Reads more, in place of what is in `buffer`. Content may be empty although the message goes on.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing more can be read.
+    pub(crate) async fn read(&mut self, mut buffer: Buffer) -> (Result<usize, ReadError>, Buffer) {
+        match self {
+            Source::Http1 { transport, reader } => reader.read(transport, buffer).await,
+            Source::Http2(stream) => {
+                buffer.clear();
+                stream.read(buffer).await
+            }
+        }
+    }
+
+    /// Waits, without a buffer, until a read would not block.
+    pub(crate) async fn readable(&mut self) {
+        match self {
+            // A connection that cannot be waited for is told apart by the read.
+            Source::Http1 { transport, .. } => drop(transport.readable().await),
+            Source::Http2(stream) => stream.readable().await,
+        }
+    }
+
+    /// Whether all of the content was given out.
+    pub(crate) fn ended(&self) -> bool {
+        match self {
+            Source::Http1 { reader, .. } => reader.ended(),
+            Source::Http2(stream) => stream.ended(),
+        }
+    }
+
+    /// Whether the end is the end of the connection.
+    pub(crate) fn until_close(&self) -> bool {
+        matches!(self, Source::Http1 { reader: BodyReader { decoder: Decoder::UntilClose, .. }, .. })
+    }
+
+    /// Whether something came behind the end of the message.
+    pub(crate) fn has_surplus(&self) -> bool {
+        matches!(self, Source::Http1 { reader, .. } if !reader.surplus.is_empty())
+    }
+
+    /// What came behind the end of the message.
+    pub(crate) fn take_surplus(&mut self) -> Vec<u8> {
+        match self {
+            Source::Http1 { reader, .. } => std::mem::take(&mut reader.surplus),
+            Source::Http2(_) => Vec::new(),
+        }
+    }
+
+    /// Bytes of content so far, and those that are announced and still to come, as far as that is known.
+    pub(crate) fn known_bytes(&self) -> u64 {
+        match self {
+            Source::Http1 { reader, .. } => reader.known_bytes(),
+            Source::Http2(stream) => stream.received_bytes(),
+        }
+    }
+
+    /// The trailer section in the form of HTTP/1.1; empty if there was none.
+    pub(crate) fn trailers(&self) -> &[u8] {
+        match self {
+            Source::Http1 { reader, .. } => reader.trailers(),
+            Source::Http2(stream) => stream.trailers(),
         }
     }
 }
@@ -147,6 +221,11 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
+    /// The one for content of a request whose length is known or not.
+    pub(crate) fn of(framing: Framing) -> Frame {
+        if framing == Framing::Chunked { Frame::Chunked } else { Frame::Raw }
+    }
+
     /// Makes of the content in `buffer` what is sent. `last`: nothing follows, so the end is put behind it.
     pub(crate) fn apply(self, buffer: &mut Buffer, last: bool) {
         if self == Frame::Raw {

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::rt::{self, Canceller, Pending};
@@ -33,14 +34,38 @@ pub(crate) enum Expiry {
     },
     /// The read under way is cancelled and the connection lives on.
     Cancel,
+    /// Who waits is woken: it waits for something else than a descriptor.
+    Wake,
+    /// As [`Expiry::Wake`], and woken as well when its listener closes.
+    WakeWith {
+        /// Where the connection came from.
+        door: u32,
+    },
 }
 
 struct Watch {
-    fd: RawFd,
+    /// What is shut down. `None`: a stream of HTTP/2, whose end is that who waits is woken.
+    fd: Option<RawFd>,
     key: Key,
     expiry: Cell<Expiry>,
     expired: Cell<bool>,
+    ended: Cell<bool>,
+    /// Tasks that wait for it: what reads and what writes.
+    waiting: RefCell<Vec<Waker>>,
     canceller: RefCell<Option<Rc<Canceller>>>,
+}
+
+impl Watch {
+    fn end(&self, how: Shutdown) {
+        if let Some(fd) = self.fd {
+            rt::shutdown(fd, how);
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
 }
 
 /// All deadlines of a core.
@@ -73,12 +98,23 @@ impl Deadlines {
 
     /// A deadline for waits on this descriptor. It must be dropped before the descriptor is closed.
     pub(crate) fn watch(self: &Rc<Self>, fd: RawFd) -> Deadline {
+        self.insert(Some(fd))
+    }
+
+    /// A deadline for waits that end by being woken: see [`Deadline::poll_over`].
+    pub(crate) fn waits(self: &Rc<Self>) -> Deadline {
+        self.insert(None)
+    }
+
+    fn insert(self: &Rc<Self>, fd: Option<RawFd>) -> Deadline {
         let key = self.wheel.borrow_mut().insert();
         let watch = Rc::new(Watch {
             fd,
             key,
             expiry: Cell::new(Expiry::ShutBoth),
             expired: Cell::new(false),
+            ended: Cell::new(false),
+            waiting: RefCell::default(),
             canceller: RefCell::default(),
         });
         let mut watches = self.watches.borrow_mut();
@@ -106,18 +142,18 @@ impl Deadlines {
                     }
                 }
                 // What has come wakes who waits; a request is not lost for a tick.
-                Expiry::Idle { .. } if rt::pending(watch.fd) == Pending::Bytes => {}
-                Expiry::Idle { .. } => {
-                    watch.expired.set(true);
-                    rt::shutdown(watch.fd, Shutdown::Both);
-                }
+                Expiry::Idle { .. } if watch.fd.is_some_and(|fd| rt::pending(fd) == Pending::Bytes) => {}
                 Expiry::ShutRead => {
                     watch.expired.set(true);
-                    rt::shutdown(watch.fd, Shutdown::Read);
+                    watch.end(Shutdown::Read);
                 }
-                Expiry::ShutBoth => {
+                Expiry::Idle { .. } | Expiry::ShutBoth => {
                     watch.expired.set(true);
-                    rt::shutdown(watch.fd, Shutdown::Both);
+                    watch.end(Shutdown::Both);
+                }
+                Expiry::Wake | Expiry::WakeWith { .. } => {
+                    watch.expired.set(true);
+                    watch.wake();
                 }
             }
         }
@@ -132,6 +168,8 @@ impl Deadlines {
         for watch in self.watches.borrow().iter().flatten() {
             if watch.expiry.get() == (Expiry::Idle { door }) {
                 wheel.hasten(watch.key, due);
+            } else if watch.expiry.get() == (Expiry::WakeWith { door }) {
+                watch.wake();
             }
         }
     }
@@ -140,7 +178,7 @@ impl Deadlines {
     pub(crate) fn end_all(&self) {
         for watch in self.watches.borrow().iter().flatten() {
             watch.expired.set(true);
-            rt::shutdown(watch.fd, Shutdown::Both);
+            watch.end(Shutdown::Both);
         }
     }
 }
@@ -179,6 +217,29 @@ impl Deadline {
     /// Whether it has passed and the socket was shut down for it.
     pub(crate) fn expired(&self) -> bool {
         self.watch.expired.get()
+    }
+
+    /// Ends what waits at once, for another reason than time.
+    pub(crate) fn end(&self) {
+        self.watch.ended.set(true);
+        self.watch.end(Shutdown::Both);
+    }
+
+    /// Whether it has passed or was ended. If not, the task is woken when that happens.
+    pub(crate) fn poll_over(&self, context: &mut Context<'_>) -> bool {
+        if self.watch.expired.get() || self.watch.ended.get() {
+            return true;
+        }
+        let mut waiting = self.watch.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+        false
+    }
+
+    /// Lets it be used again after it has passed.
+    pub(crate) fn renew(&self) {
+        self.watch.expired.set(false);
     }
 
     /// Says what [`Expiry::Cancel`] cancels.

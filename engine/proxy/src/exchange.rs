@@ -1,7 +1,9 @@
 //! The facts of one request, filled in from left to right as they become known.
 
+use std::net::Shutdown;
 use std::rc::Rc;
 
+use h2::Reason;
 use sluice_rules::failure::{Failure, Side};
 use sluice_rules::snapshot::{Route, RouteId};
 use sluice_wire::Version;
@@ -10,18 +12,21 @@ use sluice_wire::h1::body::Framing;
 use sluice_wire::head::Request;
 
 use crate::conn::Client;
+use crate::conn::h2::ClientStream;
 use crate::core::{Core, Local, Scratch};
 use crate::deadline::Pace;
 use crate::observe;
 use crate::observe::metrics::Active;
 use crate::observe::record::{Bytes, Destination, EndedBy, Phase, Record, Times};
-use crate::rt::Buffer;
+use crate::rt::{self, Buffer};
 use crate::upload::{Incoming, Upload};
 use crate::wheel::Tick;
 
 /// What is known of one request and its response.
 pub(crate) struct Exchange<'c> {
     pub(crate) client: &'c Client,
+    /// The stream that it came by. `None`: by HTTP/1.1.
+    pub(crate) stream: Option<Rc<ClientStream>>,
     /// The configuration that it began with and keeps.
     pub(crate) local: Rc<Local>,
     pub(crate) version: Version,
@@ -30,6 +35,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) connection: ConnectionOptions,
     /// Whether the client waits for a 100 before it sends its content.
     pub(crate) expects_continue: bool,
+    /// Whether it is a call of gRPC, which wants HTTP/2 and tells of failures in its own way.
+    pub(crate) is_grpc: bool,
     /// The protocol that the client asks to upgrade to, if its route allows it.
     pub(crate) upgrade: Option<String>,
     /// Whether the connection to the client may carry a further request.
@@ -66,6 +73,8 @@ impl<'c> Exchange<'c> {
         let write_pace = Pace::new(listener.timeouts.write, listener.limits.rate_min);
         Exchange {
             client,
+            stream: None,
+            is_grpc: false,
             write_pace,
             local,
             version: Version::Http11,
@@ -108,6 +117,32 @@ impl<'c> Exchange<'c> {
     /// When a wait that may last until `due` ends: the route may want an end before that.
     pub(crate) fn bounded(&self, due: Tick) -> Tick {
         self.due.map_or(due, |whole| due.min(whole))
+    }
+
+    /// Whether a status is a success that is none of the tunnel that was asked for by a stream.
+    pub(crate) fn refuses_tunnel(&self, status: u16) -> bool {
+        self.stream.is_some() && self.upgrade.is_some() && matches!(status, 200..=299)
+    }
+
+    /// Why nothing more could be sent to the client.
+    pub(crate) fn lost(&self) -> Failure {
+        let expired = match &self.stream {
+            Some(stream) => stream.deadline.expired(),
+            None => self.client.deadline.expired(),
+        };
+        if expired { Failure::WriteTimeout } else { Failure::ClientGone }
+    }
+
+    /// Keeps the client from taking what it has got for all there is.
+    pub(crate) fn break_off(&self) {
+        match &self.stream {
+            Some(stream) => stream.reset(Reason::INTERNAL_ERROR),
+            None => {
+                // An upload that still reads holds the socket open, so it is ended first.
+                rt::shutdown(self.client.stream.fd(), Shutdown::Read);
+                rt::reset_on_close(self.client.stream.fd());
+            }
+        }
     }
 
     /// Takes note of how the response ended. The first cause of a failure is the one that counts.

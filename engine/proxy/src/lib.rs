@@ -11,6 +11,7 @@ mod core;
 mod deadline;
 mod exchange;
 pub mod floor;
+mod http2;
 mod listen;
 mod observe;
 mod publish;

@@ -50,7 +50,7 @@ pub(crate) async fn respond(
     guard::body(exchange.framing, limit_bytes)?;
     exchange.limit_content(limit_bytes, &route.trailers);
     exchange.upgrade = guard::upgrade(route, request, exchange.connection, exchange.framing)?.cloned();
-    exchange.due = route.timeout.map(|timeout| core.deadlines.after(timeout));
+    exchange.due = guard::timeout(route, request, exchange.is_grpc).map(|timeout| core.deadlines.after(timeout));
 
     let values = Values { params: &found.params, target: &scratch.target, authority: &scratch.authority };
     match &route.action {

@@ -5,20 +5,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::Shutdown;
+use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use sluice_rules::failure::Failure;
-use sluice_wire::h1::body::Framing;
+use sluice_wire::fields::Trailers;
 use sluice_wire::h1::encode;
 use sluice_wire::h1::parse;
 use sluice_wire::head::FieldTable;
 
-use crate::body::{BodyReader, Frame, ReadError, write_all};
+use crate::body::{Frame, ReadError, Source, write_all};
 use crate::core::Core;
 use crate::deadline::{Deadline, Expiry, Pace};
+use crate::http2::StreamWriter;
 use crate::rt::{self, Buffer, SMALL};
 use crate::transport::Transport;
 use crate::wheel::Tick;
@@ -31,19 +32,68 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Content of a request that has not all arrived with its head.
 pub(crate) struct Incoming {
-    pub(crate) stream: Transport,
+    pub(crate) source: Source,
     /// What of it has arrived, still framed.
     pub(crate) buffer: Buffer,
-    pub(crate) framing: Framing,
     pub(crate) limit_bytes: u64,
     pub(crate) pace: Pace,
     /// Trailer fields that are passed on.
     pub(crate) trailers: Vec<String>,
 }
 
+/// How content leaves.
+pub(crate) enum Sink {
+    /// By a connection of HTTP/1.1.
+    Http1(Transport, Frame),
+    /// By a stream of HTTP/2.
+    Http2(StreamWriter),
+}
+
+impl Sink {
+    /// Sends all of a buffer. `last`: nothing follows. The buffer comes back if it was not handed over.
+    async fn write(&self, mut buffer: Buffer, last: bool) -> (io::Result<()>, Option<Buffer>) {
+        match self {
+            Sink::Http1(transport, frame) => {
+                frame.apply(&mut buffer, last);
+                let (result, buffer) = write_all(transport, buffer).await;
+                (result, Some(buffer))
+            }
+            Sink::Http2(stream) => (stream.write(buffer, last).await, None),
+        }
+    }
+
+    /// Ends the content with those trailers that may pass.
+    async fn write_trailers(
+        &self,
+        section: &[u8],
+        allowed: &[String],
+        mut buffer: Buffer,
+    ) -> (io::Result<()>, Option<Buffer>) {
+        let transport = match self {
+            Sink::Http1(transport, _) => transport,
+            Sink::Http2(stream) => return (stream.write_trailers(section, Trailers::Named(allowed)), Some(buffer)),
+        };
+        let mut result = Ok(());
+        for part in last_chunk(section, Trailers::Named(allowed)).chunks(SMALL) {
+            if result.is_ok() {
+                buffer.clear();
+                let fits = buffer.append(part);
+                debug_assert!(fits);
+                (result, buffer) = write_all(transport, buffer).await;
+            }
+        }
+        (result, Some(buffer))
+    }
+
+    /// Whether it can end with trailers.
+    fn takes_trailers(&self) -> bool {
+        matches!(self, Sink::Http1(_, Frame::Chunked) | Sink::Http2(_))
+    }
+}
+
 /// Where content goes.
 pub(crate) struct Destination {
-    pub(crate) stream: Transport,
+    pub(crate) sink: Sink,
     pub(crate) deadline: Rc<Deadline>,
     /// How long the upstream may take from the last byte sent to the first of its response.
     pub(crate) response: Duration,
@@ -70,7 +120,7 @@ enum Mode {
 struct Progress {
     mode: Cell<Mode>,
     /// Of reading from the client.
-    deadline: Deadline,
+    deadline: Rc<Deadline>,
     /// Whether all of the content was read, though maybe not yet sent.
     read_all: Cell<bool>,
     content_bytes: Cell<u64>,
@@ -96,7 +146,10 @@ impl Upload {
         let mode = if to.is_some() { Mode::Forward } else { Mode::Drain };
         let progress = Rc::new(Progress {
             mode: Cell::new(mode),
-            deadline: core.deadlines.watch(incoming.stream.fd()),
+            deadline: match &incoming.source {
+                Source::Http1 { transport, .. } => Rc::new(core.deadlines.watch(transport.fd())),
+                Source::Http2(stream) => Rc::clone(stream.deadline()),
+            },
             read_all: Cell::new(false),
             content_bytes: Cell::new(0),
             end: RefCell::default(),
@@ -135,6 +188,11 @@ impl Upload {
     pub(crate) async fn sent_all(&self) -> bool {
         self.0.wait().await;
         self.0.end.borrow().as_ref().is_some_and(|end| end.complete)
+    }
+
+    /// Takes nothing more of the content.
+    pub(crate) fn abandon(self) {
+        self.0.deadline.end();
     }
 
     /// Takes what is left of the content, within bounds, and throws it away.
@@ -185,48 +243,50 @@ struct Task {
 
 impl Task {
     async fn run(&self, incoming: Incoming) -> End {
-        let Incoming { stream, mut buffer, framing, limit_bytes, mut pace, trailers } = incoming;
+        let Incoming { mut source, mut buffer, limit_bytes, mut pace, trailers } = incoming;
         let deadline = &self.progress.deadline;
-        let mut reader = BodyReader::new(framing);
-        let frame = if framing == Framing::Chunked { Frame::Chunked } else { Frame::Raw };
         let mut drained_bytes = 0;
         let mut drain_due = None;
         let mut sent = true;
-        if let Err(error) = reader.decode(&mut buffer) {
+        if let Err(error) = source.decode(&mut buffer) {
             return self.fail(Failure::RequestChunk(error));
         }
         loop {
-            if reader.known_bytes() > limit_bytes {
+            if source.known_bytes() > limit_bytes {
                 return self.fail(Failure::BodyTooLarge);
             }
-            self.progress.read_all.set(reader.ended());
+            self.progress.read_all.set(source.ended());
             let content_bytes = &self.progress.content_bytes;
             content_bytes.set(content_bytes.get() + buffer.len() as u64);
             let forwarding = self.to.as_ref().filter(|_| self.progress.mode.get() == Mode::Forward);
+            let mut kept = Some(buffer);
             if let Some(to) = forwarding {
-                if !buffer.is_empty() || reader.ended() {
-                    (sent, buffer) = self.send(to, &reader, frame, &trailers, buffer).await;
+                if let Some(full) = kept.take_if(|buffer| !buffer.is_empty() || source.ended()) {
+                    (sent, kept) = self.send(to, &source, &trailers, full).await;
                     if !sent {
                         self.progress.mode.set(Mode::Drain);
                     }
                 }
             } else {
-                drained_bytes += buffer.len() as u64;
+                drained_bytes += kept.as_ref().map_or(0, |buffer| buffer.len() as u64);
                 if drained_bytes > DRAIN_BYTES_MAX {
                     return End { result: Err(Failure::RequestIncomplete), complete: false };
                 }
             }
-            if reader.ended() {
+            if source.ended() {
                 let complete = sent && self.to.is_some() && drained_bytes == 0;
-                return End { result: Ok(reader.take_surplus()), complete };
+                return End { result: Ok(source.take_surplus()), complete };
             }
+            let Some(next) = kept.or_else(|| self.core.buffers.take()) else {
+                return self.fail(Failure::OutOfMemory);
+            };
             let before = self.core.deadlines.now();
             let mut due = before.saturating_add(pace.patience()).saturating_add(1);
             if self.progress.mode.get() == Mode::Drain {
                 due = due.min(*drain_due.get_or_insert_with(|| self.core.deadlines.after(DRAIN_TIME_MAX)));
             }
             deadline.set(due, Expiry::ShutRead);
-            let (result, returned) = reader.read(&stream, buffer).await;
+            let (result, returned) = source.read(next).await;
             buffer = returned;
             match result {
                 Ok(count) => {
@@ -247,7 +307,7 @@ impl Task {
     fn fail(&self, failure: Failure) -> End {
         self.progress.end.borrow_mut().get_or_insert(End { result: Err(failure), complete: false });
         if let Some(to) = &self.to {
-            rt::shutdown(to.stream.fd(), Shutdown::Both);
+            to.deadline.end();
         }
         End { result: Err(failure), complete: false }
     }
@@ -255,27 +315,19 @@ impl Task {
     async fn send(
         &self,
         to: &Destination,
-        reader: &BodyReader,
-        frame: Frame,
+        source: &Source,
         trailers: &[String],
-        mut buffer: Buffer,
-    ) -> (bool, Buffer) {
-        let has_trailers = reader.ended() && !reader.trailers().is_empty();
-        frame.apply(&mut buffer, reader.ended() && !has_trailers);
+        buffer: Buffer,
+    ) -> (bool, Option<Buffer>) {
+        let has_trailers = source.ended() && !source.trailers().is_empty() && to.sink.takes_trailers();
         to.extend(&self.core);
-        let (mut result, mut buffer) = write_all(&to.stream, buffer).await;
-        if has_trailers {
-            for part in last_chunk(reader.trailers(), trailers).chunks(SMALL) {
-                if result.is_ok() {
-                    buffer.clear();
-                    let fits = buffer.append(part);
-                    debug_assert!(fits);
-                    (result, buffer) = write_all(&to.stream, buffer).await;
-                }
-            }
+        let (mut result, mut kept) = to.sink.write(buffer, source.ended() && !has_trailers).await;
+        if has_trailers && result.is_ok() {
+            let Some(buffer) = kept.or_else(|| self.core.buffers.take()) else { return (false, None) };
+            (result, kept) = to.sink.write_trailers(source.trailers(), trailers, buffer).await;
         }
         to.extend(&self.core);
-        (result.is_ok(), buffer)
+        (result.is_ok(), kept)
     }
 
     /// A larger buffer with the same content, if there is one to be had.
@@ -286,7 +338,7 @@ impl Task {
 }
 
 /// The last chunk with those trailer fields that may pass.
-pub(crate) fn last_chunk(section: &[u8], allowed: &[String]) -> Vec<u8> {
+pub(crate) fn last_chunk(section: &[u8], allowed: Trailers<'_>) -> Vec<u8> {
     let mut table = FieldTable::default();
     let mut last = b"0\r\n".to_vec();
     if parse::trailers(section, parse::FIELDS_MAX, &mut table).is_ok() {

@@ -5,16 +5,16 @@
 //! system call a tick.
 
 use std::cell::RefCell;
-use std::net::Shutdown;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
+use crate::deadline::Deadline;
 use crate::rt::{self, Gone};
 use crate::wheel::Tick;
 
-#[derive(Clone, Copy)]
 struct Waiter {
     client: RawFd,
-    upstream: RawFd,
+    upstream: Rc<Deadline>,
     /// When the upstream last sent something.
     progress: Tick,
     /// When the client was first seen to have closed its sending side.
@@ -36,8 +36,8 @@ pub(crate) struct Waiting {
 pub(crate) struct Ticket(usize);
 
 impl Waiting {
-    /// A request goes to an upstream. Both descriptors must stay open until [`Waiting::leave`].
-    pub(crate) fn enter(&self, client: RawFd, upstream: RawFd, now: Tick, grace: Tick) -> Ticket {
+    /// A request goes to an upstream. The client's descriptor must stay open until [`Waiting::leave`].
+    pub(crate) fn enter(&self, client: RawFd, upstream: Rc<Deadline>, now: Tick, grace: Tick) -> Ticket {
         let waiter = Some(Waiter { client, upstream, progress: now, half_closed: None, grace, gone: false });
         let mut waiters = self.waiters.borrow_mut();
         match self.free.borrow_mut().pop() {
@@ -61,7 +61,7 @@ impl Waiting {
 
     /// Whether the client has gone, and the upstream connection was shut down for it.
     pub(crate) fn is_gone(&self, ticket: Ticket) -> bool {
-        self.waiters.borrow()[ticket.0].is_some_and(|waiter| waiter.gone)
+        self.waiters.borrow()[ticket.0].as_ref().is_some_and(|waiter| waiter.gone)
     }
 
     /// The request is over.
@@ -89,7 +89,7 @@ impl Waiting {
                 }
             };
             if waiter.gone {
-                rt::shutdown(waiter.upstream, Shutdown::Both);
+                waiter.upstream.end();
             }
         }
     }

@@ -5,6 +5,7 @@
 
 use sluice_wire::h1::body::{ChunkError, FramingError};
 use sluice_wire::h1::parse::HeadError;
+use sluice_wire::h2::Malformed;
 use sluice_wire::target::TargetError;
 
 /// Why a request was not served as asked.
@@ -12,6 +13,8 @@ use sluice_wire::target::TargetError;
 pub enum Failure {
     /// The head is not strictly valid, or over a bound.
     RequestHead(HeadError),
+    /// A request of HTTP/2 that is not strictly valid, or over a bound.
+    RequestMalformed(Malformed),
     /// Where the request ends is ambiguous.
     RequestFraming(FramingError),
     /// The request target cannot be made canonical.
@@ -70,6 +73,12 @@ pub enum Failure {
     ResponseFraming(FramingError),
     /// The upstream's chunked content is not strictly valid.
     ResponseChunk(ChunkError),
+    /// The head of the upstream's response by HTTP/2 is not strictly valid.
+    ResponseMalformed(Malformed),
+    /// The upstream does not speak HTTP/2 as it should, or at all.
+    ResponseProtocol,
+    /// The upstream reset the stream before a response.
+    ResponseReset,
     /// More interim responses than may be.
     ResponseInterim,
     /// A 101 that nobody asked for, or to another protocol.
@@ -103,8 +112,12 @@ impl Failure {
                 | HeadError::LineEnd
                 | HeadError::Status => 400,
             },
-            Failure::RequestFraming(FramingError::Unsupported) | Failure::MethodUnsupported => 501,
-            Failure::RequestFraming(_)
+            Failure::RequestMalformed(Malformed::Bound(error)) => Failure::RequestHead(error).status(),
+            Failure::RequestMalformed(Malformed::Protocol)
+            | Failure::RequestFraming(FramingError::Unsupported)
+            | Failure::MethodUnsupported => 501,
+            Failure::RequestMalformed(_)
+            | Failure::RequestFraming(_)
             | Failure::RequestTarget(_)
             | Failure::RequestHost
             | Failure::RequestUnderscore
@@ -125,6 +138,9 @@ impl Failure {
             | Failure::ResponseHead(_)
             | Failure::ResponseFraming(_)
             | Failure::ResponseChunk(_)
+            | Failure::ResponseMalformed(_)
+            | Failure::ResponseProtocol
+            | Failure::ResponseReset
             | Failure::ResponseInterim
             | Failure::UpgradeFailed => 502,
             Failure::ConnectionTimeout | Failure::ResponseTimeout | Failure::ReadTimeout => 504,
@@ -136,6 +152,7 @@ impl Failure {
     pub fn label(self) -> &'static str {
         match self {
             Failure::RequestHead(_)
+            | Failure::RequestMalformed(_)
             | Failure::RequestFraming(_)
             | Failure::RequestTarget(_)
             | Failure::RequestHost
@@ -157,14 +174,18 @@ impl Failure {
             Failure::DnsError => "dns_error",
             Failure::ConnectionRefused => "connection_refused",
             Failure::ConnectionTimeout => "connection_timeout",
-            Failure::ConnectionTerminated => "connection_terminated",
+            Failure::ConnectionTerminated | Failure::ResponseReset => "connection_terminated",
             Failure::ResponseTimeout => "http_response_timeout",
             Failure::ReadTimeout => "connection_read_timeout",
             Failure::ResponseIncomplete => "http_response_incomplete",
             Failure::ResponseHead(HeadError::HeadTooLong { .. } | HeadError::TooManyFields { .. }) => {
                 "http_response_header_section_size"
             }
-            Failure::ResponseHead(_) | Failure::ResponseFraming(_) | Failure::ResponseInterim => "http_protocol_error",
+            Failure::ResponseHead(_)
+            | Failure::ResponseFraming(_)
+            | Failure::ResponseMalformed(_)
+            | Failure::ResponseProtocol
+            | Failure::ResponseInterim => "http_protocol_error",
             Failure::ResponseChunk(_) => "http_response_transfer_coding",
             Failure::UpgradeFailed => "http_upgrade_failed",
             Failure::Internal => "proxy_internal_error",
@@ -180,10 +201,35 @@ impl Failure {
         }
     }
 
+    /// The status of a gRPC call that ends so (gRPC, status codes and their use).
+    pub fn grpc_status(self) -> u8 {
+        const CANCELLED: u8 = 1;
+        const UNKNOWN: u8 = 2;
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const PERMISSION_DENIED: u8 = 7;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        const UNAUTHENTICATED: u8 = 16;
+        match self.status() {
+            499 => CANCELLED,
+            408 | 504 => DEADLINE_EXCEEDED,
+            401 => UNAUTHENTICATED,
+            403 => PERMISSION_DENIED,
+            404 | 405 | 501 => UNIMPLEMENTED,
+            413 | 414 | 429 | 431 => RESOURCE_EXHAUSTED,
+            502 | 503 => UNAVAILABLE,
+            400 | 500 => INTERNAL,
+            _ => UNKNOWN,
+        }
+    }
+
     /// Whose fault it is.
     pub fn side(self) -> Side {
         match self {
             Failure::RequestHead(_)
+            | Failure::RequestMalformed(_)
             | Failure::RequestFraming(_)
             | Failure::RequestTarget(_)
             | Failure::RequestHost
@@ -213,6 +259,9 @@ impl Failure {
             | Failure::ResponseHead(_)
             | Failure::ResponseFraming(_)
             | Failure::ResponseChunk(_)
+            | Failure::ResponseMalformed(_)
+            | Failure::ResponseProtocol
+            | Failure::ResponseReset
             | Failure::ResponseInterim
             | Failure::UpgradeFailed => Side::Upstream,
         }
@@ -233,6 +282,9 @@ impl Failure {
                 HeadError::HeadTooLong { .. } => "The field section is too large.",
                 HeadError::TooManyFields { .. } => "The request has too many fields.",
             },
+            Failure::RequestMalformed(Malformed::Bound(error)) => Failure::RequestHead(error).detail(),
+            Failure::RequestMalformed(Malformed::Protocol) => "The only protocol for CONNECT here is websocket.",
+            Failure::RequestMalformed(_) => "The request is malformed.",
             Failure::RequestFraming(error) => match error {
                 FramingError::Both => "Content-Length and Transfer-Encoding exclude each other.",
                 FramingError::Length => "Content-Length is invalid.",
@@ -270,6 +322,9 @@ impl Failure {
             | Failure::ResponseHead(_)
             | Failure::ResponseFraming(_)
             | Failure::ResponseChunk(_)
+            | Failure::ResponseMalformed(_)
+            | Failure::ResponseProtocol
+            | Failure::ResponseReset
             | Failure::ResponseInterim
             | Failure::UpgradeFailed => "The service behind this gateway gave no valid response.",
             Failure::ConnectionTimeout | Failure::ResponseTimeout | Failure::ReadTimeout => {
@@ -284,6 +339,7 @@ impl Failure {
     pub fn closes(self) -> bool {
         match self {
             Failure::RequestHead(_)
+            | Failure::RequestMalformed(_)
             | Failure::RequestFraming(_)
             | Failure::RequestChunk(_)
             | Failure::RequestTarget(_)
@@ -314,6 +370,9 @@ impl Failure {
             | Failure::ResponseHead(_)
             | Failure::ResponseFraming(_)
             | Failure::ResponseChunk(_)
+            | Failure::ResponseMalformed(_)
+            | Failure::ResponseProtocol
+            | Failure::ResponseReset
             | Failure::ResponseInterim
             | Failure::UpgradeFailed => false,
         }

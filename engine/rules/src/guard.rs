@@ -1,9 +1,11 @@
 //! What a gateway refuses or answers by itself whatever the route says.
 
+use std::time::Duration;
+
 use sluice_wire::fields::{self, ConnectionOptions};
 use sluice_wire::h1::body::Framing;
-use sluice_wire::head::Request;
-use sluice_wire::{Name, Version};
+use sluice_wire::head::{FieldLine, Request};
+use sluice_wire::{Name, Version, grpc};
 
 use crate::failure::Failure;
 use crate::reply::Reply;
@@ -53,6 +55,17 @@ pub fn body(framing: Framing, limit_bytes: u64) -> Result<(), Failure> {
     }
 }
 
+/// How long all of an exchange may take: as long as the route says, and no longer than the client of a gRPC call waits.
+pub fn timeout(route: &Route, request: Request<'_>, is_grpc: bool) -> Option<Duration> {
+    if !is_grpc {
+        return route.timeout;
+    }
+    let is_it = |line: &&FieldLine| line.name_span.of(request.bytes).eq_ignore_ascii_case(b"grpc-timeout");
+    let line = request.head.fields.lines().iter().find(is_it);
+    let asked = line.and_then(|line| grpc::timeout(line.value_span.of(request.bytes)));
+    asked.into_iter().chain(route.timeout).min()
+}
+
 /// The protocol that the connection may be upgraded to: only one that the route allows, from a request that has
 /// no content, and a WebSocket only from a handshake that is one (RFC 6455 §4.1). Otherwise the wish is dropped,
 /// which RFC 9110 §7.8 lets a server do.
@@ -71,6 +84,10 @@ pub fn upgrade<'r>(
     }
     let mut asked = table.values(request.bytes, Name::Upgrade).flat_map(fields::list);
     let chosen = asked.find_map(|asked| route.upgrade.iter().find(|name| asked.eq_ignore_ascii_case(name.as_bytes())));
+    // RFC 8441 §5: a client that has asked so takes any successful response for a tunnel.
+    if chosen.is_none() && request.head.version == Version::Http2 {
+        return Err(Failure::RequestUpgrade);
+    }
     if chosen.is_some_and(|name| name == "websocket") && !is_websocket_handshake(request) {
         return Err(Failure::RequestUpgrade);
     }

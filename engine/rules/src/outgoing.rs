@@ -50,8 +50,13 @@ impl Outgoing<'_> {
         }
         self.hop.write(edits, self.request, self.authority);
         forwarded::via(edits, self.request.head.version);
-        if self.framing == Framing::Chunked {
-            edits.add_lines(b"Transfer-Encoding: chunked\r\n");
+        match self.framing {
+            Framing::Chunked => edits.add_lines(b"Transfer-Encoding: chunked\r\n"),
+            // All of it is there, though nobody has said how long it would be.
+            Framing::Length(length) if !table.has(Name::ContentLength) => {
+                edits.add("Content-Length", &[itoa::Buffer::new().format(length).as_bytes()]);
+            }
+            Framing::Length(_) | Framing::Empty | Framing::UntilClose => {}
         }
         if self.expects_continue {
             edits.add_lines(b"Expect: 100-continue\r\n");

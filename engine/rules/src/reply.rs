@@ -75,6 +75,16 @@ impl Reply {
         Reply { status, lines, body: body.into_bytes(), failure: Some(failure) }
     }
 
+    /// What a gRPC client is told of a failure: a response that consists of trailers only, in its head.
+    pub fn grpc_failure(failure: Failure) -> Self {
+        let mut lines = Vec::new();
+        put_field(&mut lines, "Content-Type", "application/grpc");
+        put_field(&mut lines, "Grpc-Status", itoa::Buffer::new().format(failure.grpc_status()));
+        put_field(&mut lines, "Grpc-Message", failure.detail());
+        put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.error_type()));
+        Reply { status: 200, lines, body: Vec::new(), failure: Some(failure) }
+    }
+
     /// Bytes that [`Reply::write`] needs at most to write all of it.
     pub fn bytes_max(&self, date: &str, connection: &str) -> usize {
         self.lines.len() + self.body.len() + date.len() + connection.len() + 256
@@ -110,7 +120,8 @@ impl Reply {
 /// What `Connection` says to a client; empty if it says nothing.
 pub fn connection_field(keep_alive: bool, version: Version) -> &'static str {
     match (keep_alive, version) {
-        (false, _) => "close",
+        (false, Version::Http10 | Version::Http11) => "close",
+        (false, Version::Http2) => "",
         (true, Version::Http10) => "keep-alive",
         (true, Version::Http11 | Version::Http2) => "",
     }

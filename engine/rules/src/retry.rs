@@ -22,6 +22,8 @@ pub enum Sent {
     Nothing,
     /// Some or all of it was handed to the kernel, so the upstream may have acted on it.
     Something,
+    /// All of it, and the upstream has said that it did nothing with it (RFC 9113 §8.7).
+    Refused,
 }
 
 /// Whether to try again (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
@@ -35,6 +37,7 @@ pub fn may_retry(method: &str, attempt: Attempt) -> bool {
     }
     match attempt.sent {
         Sent::Nothing => attempt.has_alternative,
+        Sent::Refused => true,
         Sent::Something => is_idempotent(method) && (attempt.reused || attempt.has_alternative),
     }
 }

@@ -122,6 +122,25 @@ pub const NEVER_TRAILERS: &[&str] = &[
     "x-real-ip",
 ];
 
+/// Which trailer fields pass (RFC 9110 §6.5.1).
+#[derive(Clone, Copy, Debug)]
+pub enum Trailers<'a> {
+    /// Those with these names, in lower case.
+    Named(&'a [String]),
+    /// All but those that mean something to the gateway: how a gRPC call ended, and whatever metadata its server adds.
+    Metadata,
+}
+
+impl Trailers<'_> {
+    /// Whether a field of this name passes.
+    pub fn allow(self, name: &[u8]) -> bool {
+        match self {
+            Trailers::Named(allowed) => allowed.iter().any(|allowed| name.eq_ignore_ascii_case(allowed.as_bytes())),
+            Trailers::Metadata => Name::of(name) == Name::Other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod fields;
 pub mod forwarded;
+pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod head;

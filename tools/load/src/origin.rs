@@ -33,6 +33,11 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    /// Whether the gate is open.
+    pub fn is_open(&self) -> bool {
+        *lock(&self.0.0)
+    }
+
     /// Waits until the gate is open, ten seconds at most. Returns whether it is.
     pub fn wait(&self) -> bool {
         let guard = lock(&self.0.0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sluice_rules::failure::Failure;
 use sluice_rules::reply::{OVERLOADED, Reply};
-use sluice_wire::h1::parse::{self, Progress};
+use sluice_wire::h1::parse::{self, HeadError, Progress};
 
 use crate::core::{Core, Scratch};
 use crate::deadline::{Expiry, LEAVING_IDLE_MAX, TICK};
@@ -32,12 +32,22 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How long that may take.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// What a client sends that knows that HTTP/2 is spoken (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether two texts are the same as far as the shorter one goes.
+fn begins_alike(a: &[u8], b: &[u8]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a == b)
+}
+
 /// What becomes of a connection.
 enum After {
     /// It waits for a next request.
     Idle,
     /// It ends.
     Close,
+    /// It turns out to speak HTTP/2; what has come of it.
+    Http2(Buffer),
 }
 
 /// Serves a connection until it ends.
@@ -58,8 +68,10 @@ pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> 
                     return;
                 }
             }
-            if let After::Close = Box::pin(serve_while_warm(&core, &client)).await {
-                return;
+            match Box::pin(serve_while_warm(&core, &client)).await {
+                After::Idle => {}
+                After::Close => return,
+                After::Http2(input) => return Box::pin(super::h2::serve(core, client, Some(input))).await,
             }
         }
     }
@@ -81,6 +93,7 @@ async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
             Head::Complete(times) => times,
             Head::Idle => break After::Idle,
             Head::Closed => break After::Close,
+            Head::Preface => break After::Http2(input),
             Head::Failed(failure, times) => {
                 refuse(core, client, failure, times, input).await;
                 break After::Close;
@@ -113,6 +126,8 @@ enum Head {
     Idle,
     /// The client has closed or broken the connection.
     Closed,
+    /// What came is the preface of HTTP/2.
+    Preface,
     /// What came is no request.
     Failed(Failure, Times),
 }
@@ -151,7 +166,20 @@ async fn read_head(
                 times.began = if times.head == 0 { now } else { times.began };
                 times.waited = now - times.began;
                 times.head = now;
-                match parse::request(input.filled(), &mut progress, limits, &mut scratch.request) {
+                let speaks_http2 = listener.protocols.http2 && listener.tls.is_none() && !client.served.get();
+                let is_preface = speaks_http2 && begins_alike(input.filled(), PREFACE);
+                if is_preface && input.len() >= PREFACE.len() {
+                    return (Head::Preface, input);
+                }
+                if !is_preface && !listener.protocols.http1 {
+                    return (Head::Failed(Failure::RequestHead(HeadError::Version), times), input);
+                }
+                let parsed = if is_preface {
+                    Ok(false)
+                } else {
+                    parse::request(input.filled(), &mut progress, limits, &mut scratch.request)
+                };
+                match parsed {
                     Ok(true) => return (Head::Complete(times), input),
                     Ok(false) => {}
                     Err(error) => return (Head::Failed(Failure::RequestHead(error), times), input),
@@ -198,7 +226,7 @@ async fn serve_one(
     mut input: Buffer,
 ) -> Option<Buffer> {
     let mut exchange = Exchange::open(core, client, times);
-    let outcome = match request::admit(core, &mut exchange, scratch, &mut input) {
+    let outcome = match request::admit(core, &mut exchange, scratch, &mut input, None) {
         Ok(()) => {
             exchange.phase = Phase::Route;
             respond(core, &mut exchange, scratch, &input).await

@@ -1,6 +1,8 @@
 //! Connections of clients.
 
 pub(crate) mod h1;
+pub(crate) mod h2;
+mod out;
 mod request;
 mod response;
 mod tunnel;
@@ -11,7 +13,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::Listener;
 use sluice_wire::forwarded::Hop;
 
@@ -69,14 +70,14 @@ impl Client {
         self.open.door.is_closing()
     }
 
+    /// Which listener it came through.
+    pub(crate) fn door(&self) -> u32 {
+        self.door
+    }
+
     /// What ends its connection while it is idle.
     pub(crate) fn idle(&self) -> Expiry {
         Expiry::Idle { door: self.door }
-    }
-
-    /// Why nothing more could be written to it.
-    pub(crate) fn lost(&self) -> Failure {
-        if self.deadline.expired() { Failure::WriteTimeout } else { Failure::ClientGone }
     }
 
     /// Writes all of a buffer, at least at the pace that is asked of clients.

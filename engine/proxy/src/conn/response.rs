@@ -1,29 +1,31 @@
 //! A response on its way to the client, the gateway's own or an upstream's.
 
-use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
 
+use h2::Reason;
 use sluice_rules::failure::Failure;
 use sluice_rules::reply::{OVERLOADED, Reply, connection_field};
 use sluice_rules::snapshot::KeepAlive;
 use sluice_wire::fields::{self, ConnectionOptions};
 use sluice_wire::h1::body::Framing;
-use sluice_wire::h1::encode;
-use sluice_wire::head::{NameSet, Response};
+use sluice_wire::h1::encode::{self, Edits};
+use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+use sluice_wire::h2::outbound;
+use sluice_wire::head::{NameSet, Response, ResponseHead};
 use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, forwarded};
 
-use crate::body::{BodyReader, Frame, ReadError};
+use crate::body::{Frame, ReadError, Source};
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
 use crate::observe::record::Phase;
 use crate::rt::{self, Buffer, SMALL};
-use crate::upload::{Upload, last_chunk};
-use crate::upstream::{Leg, UpstreamResponse};
+use crate::upload::Upload;
+use crate::upstream::{Leg, Link, UpstreamResponse};
 use crate::wheel::Tick;
 
+use super::out::Out;
 use super::tunnel;
 
 /// How long an upstream may be silent within a response before the connection gives its buffer back.
@@ -47,12 +49,19 @@ impl SentResponse {
 
 /// Sends a response of the gateway itself.
 pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply: Reply) -> SentResponse {
+    let reply = match reply.failure {
+        Some(failure) if exchange.is_grpc => Reply::grpc_failure(failure),
+        _ => reply,
+    };
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
     // next request would start is not known.
     exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
-    let Some(mut out) = core.buffers.take() else {
+    let Some(mut buffer) = core.buffers.take() else {
         exchange.answered(503, Some(Failure::OutOfMemory));
-        rt::send_now(exchange.client.stream.fd(), OVERLOADED);
+        match &exchange.stream {
+            Some(stream) => stream.reset(Reason::REFUSED_STREAM),
+            None => rt::send_now(exchange.client.stream.fd(), OVERLOADED),
+        }
         return SentResponse::broken();
     };
     exchange.answered(reply.status, reply.failure);
@@ -62,7 +71,7 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
     }
     let mut rest: &[u8] = &[];
     let connection = connection_field(exchange.keep_alive, exchange.version);
-    let written = out.append_with(|space| {
+    let written = buffer.append_with(|space| {
         core.date(|date| reply.write(date, space, exchange.is_head, connection)).map(|(written, left)| {
             rest = left;
             written
@@ -71,23 +80,42 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
     if written.is_err() {
         return SentResponse::broken();
     }
-    let client = exchange.client;
+    let Some(mut out) = begin_own(exchange, &mut buffer, rest.is_empty()) else {
+        exchange.answered(reply.status, Some(exchange.lost()));
+        return SentResponse::broken();
+    };
     loop {
-        let (result, returned) = client.write_all(core, exchange, out).await;
-        out = returned;
+        let (result, returned) = out.content(core, exchange, &[], buffer, rest.is_empty()).await;
         if result.is_err() {
-            exchange.answered(reply.status, Some(client.lost()));
+            exchange.answered(reply.status, Some(exchange.lost()));
             return SentResponse::broken();
         }
         if rest.is_empty() {
             return SentResponse { intact: true, linger: !exchange.keep_alive, upload: None };
         }
-        out.clear();
+        let Some(next) = returned.or_else(|| core.buffers.take()) else { return SentResponse::broken() };
+        buffer = next;
+        buffer.clear();
         let part = rest.len().min(SMALL);
-        let fits = out.append(&rest[..part]);
+        let fits = buffer.append(&rest[..part]);
         debug_assert!(fits);
         rest = &rest[part..];
     }
+}
+
+/// Where a response of the gateway itself goes, which is in `buffer` in the form of HTTP/1.1. `None`: the client has
+/// gone.
+fn begin_own(exchange: &Exchange<'_>, buffer: &mut Buffer, is_all: bool) -> Option<Out> {
+    let Some(stream) = &exchange.stream else {
+        return Some(Out::Http1 { frame: Frame::Raw, head_is_due: false });
+    };
+    let mut head = ResponseHead::default();
+    let limits = HeadLimits { head_bytes: SMALL, fields: parse::FIELDS_MAX, line_bytes: SMALL };
+    let is_whole = parse::response(buffer.filled(), &mut Progress::default(), limits, &mut head);
+    debug_assert_eq!(is_whole, Ok(true), "we wrote it");
+    let response = outbound::response(Response { bytes: buffer.filled(), head: &head }, &Edits::default());
+    buffer.consume(head.length);
+    stream.send_head(response, is_all && buffer.is_empty())
 }
 
 /// Sends an upstream's response: the head, then the content as it comes. `behind` is what the client has sent
@@ -101,81 +129,80 @@ pub(super) async fn send(
 ) -> SentResponse {
     let status = scratch.response.status;
     exchange.phase = Phase::Response;
-    let mut reader = BodyReader::new(response.framing);
     let plan = plan(core, exchange, scratch, &response);
-    let UpstreamResponse { mut buffer, mut leg, .. } = response;
+    let UpstreamResponse { mut buffer, mut content, mut leg, .. } = response;
+    let Plan { out: Some(mut out), is_event_stream, ends_with_connection, reusable } = plan else {
+        exchange.answered(status, Some(exchange.lost()));
+        return SentResponse { upload: leg.upload.take(), ..SentResponse::broken() };
+    };
     buffer.consume(scratch.response.length);
     if status == 101 {
         exchange.answered(status, None);
         exchange.phase = Phase::Tunnel;
         debug_assert!(leg.upload.is_none(), "a request with content is not upgraded");
-        drop(leg.watched);
         // Boxed: it is rare, and its size would be that of every exchange.
-        Box::pin(tunnel::run(core, exchange, leg.connection, &scratch.head, behind, buffer.filled())).await;
+        Box::pin(tunnel::run(core, exchange, leg, out, content, &scratch.head, behind, buffer.filled())).await;
         return SentResponse::broken();
     }
-    if let Err(error) = reader.decode(&mut buffer) {
+    if let Err(error) = content.decode(&mut buffer) {
         exchange.orphan = leg.upload.take();
-        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
+        leg.link.deadline().end();
         drop((leg, buffer));
+        if exchange.stream.is_some() {
+            // The head has been sent.
+            exchange.break_off();
+            exchange.answered(status, Some(Failure::ResponseChunk(error)));
+            return SentResponse::broken();
+        }
         return Box::pin(send_own(core, exchange, Reply::failure(Failure::ResponseChunk(error)))).await;
     }
     let local = Rc::clone(&exchange.local);
     let upstream = local.snapshot().upstream(leg.upstream);
-    let client = exchange.client;
-    let has_trailers = |reader: &BodyReader| plan.frame == Frame::Chunked && !reader.trailers().is_empty();
+    let takes_trailers = out.takes_trailers();
+    let has_trailers = |content: &Source| takes_trailers && !content.trailers().is_empty();
     exchange.bytes.response_content = buffer.len() as u64;
-    plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
-    let mut result = Ok(());
-    let with_content = buffer.prepend(&scratch.head) || (buffer.is_empty() && buffer.append(&scratch.head));
-    if !with_content {
-        (result, buffer) = send_head_apart(core, exchange, &scratch.head, buffer).await;
-    }
     let mut is_bulk = buffer.len() > SMALL;
-    let mut paused = plan.is_event_stream;
+    let mut wants_large = false;
+    let mut paused = is_event_stream;
     let failure = loop {
-        if result.is_ok() {
-            (result, buffer) = client.write_all(core, exchange, buffer).await;
-        }
-        if reader.ended() && has_trailers(&reader) && result.is_ok() {
-            (result, buffer) = send_trailers(core, exchange, &reader, buffer).await;
+        let last = content.ended() && !has_trailers(&content);
+        let (mut result, mut kept) = out.content(core, exchange, &scratch.head, buffer, last).await;
+        if content.ended() && !last && result.is_ok() {
+            let Some(buffer) = kept.or_else(|| core.buffers.take()) else { break Some(Failure::OutOfMemory) };
+            (result, kept) = out.trailers(core, exchange, content.trailers(), buffer).await;
         }
         if result.is_err() {
-            break Some(client.lost());
+            break Some(exchange.lost());
         }
-        if reader.ended() {
+        if content.ended() {
             break None;
         }
         let due = core.deadlines.after(upstream.timeouts.idle);
-        leg.connection.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
+        leg.link.deadline().set(exchange.bounded(due), Expiry::ShutBoth);
         let (since, waited_since) = (core.deadlines.now(), core.clock.now());
         if paused {
             // Events that come now and then, or a long poll: such a connection holds no buffer meanwhile.
-            drop(buffer);
-            // A connection that cannot be waited for is told apart by the read.
-            let _ = leg.connection.stream.readable().await;
-            let Some(taken) = core.buffers.take() else { break Some(Failure::OutOfMemory) };
-            buffer = taken;
+            drop(kept.take());
+            content.readable().await;
         }
-        let (received, returned) = reader.read(&leg.connection.stream, buffer).await;
+        if wants_large {
+            // Fewer and larger moves cost less from here on.
+            kept = core.buffers.take_large().or(kept);
+        }
+        let Some(next) = kept.or_else(|| core.buffers.take()) else { break Some(Failure::OutOfMemory) };
+        let (received, returned) = content.read(next).await;
         buffer = returned;
         exchange.times.waited += core.clock.now() - waited_since;
-        paused = plan.is_event_stream || core.deadlines.now() > since + PAUSE;
+        paused = is_event_stream || core.deadlines.now() > since + PAUSE;
         // An end that we made ourselves is no end of the response.
-        if let Some(failure) = cut_short(&leg, &received, &reader) {
+        if let Some(failure) = cut_short(&leg, &received, &content) {
             break Some(failure);
         }
         leg.watched.progress();
         let filled = received.is_ok_and(|count| count == SMALL);
         is_bulk |= filled || buffer.len() > SMALL;
-        let bulk = filled && !reader.ended();
+        wants_large = (filled || buffer.len() > SMALL) && !content.ended();
         exchange.bytes.response_content += buffer.len() as u64;
-        plan.frame.apply(&mut buffer, reader.ended() && !has_trailers(&reader));
-        if bulk && let Some(larger) = core.buffers.take_large() {
-            // Fewer and larger moves cost less from here on.
-            (result, _) = client.write_all(core, exchange, buffer).await;
-            buffer = larger;
-        }
     };
     leg.in_flight.endpoint().sent(is_bulk);
     if let Some(upload) = &leg.upload {
@@ -183,24 +210,22 @@ pub(super) async fn send(
     }
     exchange.answered(status, failure);
     if let Some(failure) = failure {
-        rt::shutdown(leg.connection.stream.fd(), Shutdown::Both);
+        leg.link.deadline().end();
         let client_is_there = !matches!(failure, Failure::ClientGone | Failure::WriteTimeout);
-        if client_is_there && !plan.ends_with_connection {
+        if exchange.stream.is_none() && client_is_there && !ends_with_connection {
             // What is missing shows by itself. A reset would take answers from a client that has not read them.
             return SentResponse { intact: false, linger: true, upload: leg.upload };
         }
-        // The client must not take what it has for all there is. An upload that still reads holds the socket open,
-        // so it is ended first.
-        rt::shutdown(client.stream.fd(), Shutdown::Read);
-        rt::reset_on_close(client.stream.fd());
+        exchange.break_off();
         return SentResponse::broken();
     }
-    finish(core, leg, &reader, plan.reusable, &upstream.keep_alive).await
+    finish(core, leg, &content, reusable, &upstream.keep_alive).await
 }
 
 /// How a response is passed on.
 struct Plan {
-    frame: Frame,
+    /// Where it goes. `None`: the client has gone.
+    out: Option<Out>,
     /// Whether it is a stream of events (WHATWG HTML §9.2), between which little else happens.
     is_event_stream: bool,
     /// Whether the end of the content is the end of the connection to the client.
@@ -209,7 +234,7 @@ struct Plan {
     reusable: bool,
 }
 
-/// Decides how the response is framed, and writes its head to `scratch.head`.
+/// Decides how the response is framed, and writes its head to `scratch.head`; by a stream, sends it.
 fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, response: &UpstreamResponse) -> Plan {
     let Scratch { response: head, edits, head: out, .. } = scratch;
     let view = Response { bytes: response.buffer.filled(), head };
@@ -230,12 +255,12 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     let frame = if length_unknown && exchange.version == Version::Http11 { Frame::Chunked } else { Frame::Raw };
     if frame == Frame::Chunked {
         edits.add_lines(b"Transfer-Encoding: chunked\r\n");
-    } else {
+    } else if exchange.version != Version::Http2 {
         edits.remove(NameSet::of(&[Name::Trailer]));
     }
     let upload_waits =
         response.leg.upload.as_ref().is_some_and(|upload| !upload.read_all()) && exchange.expects_continue;
-    let ends_with_connection = length_unknown && frame == Frame::Raw;
+    let ends_with_connection = length_unknown && frame == Frame::Raw && exchange.stream.is_none();
     if ends_with_connection || upload_waits || exchange.client.is_leaving() {
         exchange.keep_alive = false;
     }
@@ -252,76 +277,47 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
         core.date(|date| edits.add("Date", &[date.as_bytes()]));
     }
     forwarded::via(edits, head.version);
-    out.resize(head.length + edits.added().len() + 64, 0);
-    let mut writer = Writer::new(out);
-    encode::response(&mut writer, view, edits);
-    let length = writer.finish().expect("it is at most as long as the lines that it is made of");
-    out.truncate(length);
-    Plan { frame, is_event_stream, ends_with_connection, reusable }
+    let out = match &exchange.stream {
+        Some(stream) => {
+            let ends = matches!(response.framing, Framing::Empty | Framing::Length(0)) && head.status != 101;
+            stream.send_head(outbound::response(view, edits), ends)
+        }
+        None => {
+            out.resize(head.length + edits.added().len() + 64, 0);
+            let mut writer = Writer::new(out);
+            encode::response(&mut writer, view, edits);
+            let length = writer.finish().expect("it is at most as long as the lines that it is made of");
+            out.truncate(length);
+            Some(Out::Http1 { frame, head_is_due: true })
+        }
+    };
+    Plan { out, is_event_stream, ends_with_connection, reusable }
 }
 
 /// Whether the response ended too early, and why.
-fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, reader: &BodyReader) -> Option<Failure> {
+fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, content: &Source) -> Option<Failure> {
     let by_us = || {
         if let Some(failure) = leg.upload.as_ref().and_then(Upload::failure) {
             Some(failure)
         } else if leg.watched.client_is_gone() {
             Some(Failure::ClientGone)
         } else {
-            leg.connection.deadline.expired().then_some(Failure::ReadTimeout)
+            leg.link.deadline().expired().then_some(Failure::ReadTimeout)
         }
     };
     match received {
-        Ok(0) if reader.until_close() => by_us(),
+        Ok(0) if content.until_close() => by_us(),
         Ok(_) => None,
         Err(ReadError::Chunk(error)) => Some(Failure::ResponseChunk(*error)),
         Err(ReadError::Closed | ReadError::Broken) => Some(by_us().unwrap_or(Failure::ResponseIncomplete)),
     }
 }
 
-/// Sends a head that is too long to be put in front of the content.
-async fn send_head_apart(
-    core: &Rc<Core>,
-    exchange: &mut Exchange<'_>,
-    head: &[u8],
-    buffer: Buffer,
-) -> (io::Result<()>, Buffer) {
-    let client = exchange.client;
-    let out = if head.len() > SMALL { core.buffers.take_large() } else { core.buffers.take() };
-    let Some(mut out) = out else { return (Err(io::ErrorKind::OutOfMemory.into()), buffer) };
-    let fits = out.append(head);
-    debug_assert!(fits, "no head is longer than a large buffer");
-    (client.write_all(core, exchange, out).await.0, buffer)
-}
-
-/// Sends the last chunk with those trailers that may pass.
-async fn send_trailers(
-    core: &Rc<Core>,
-    exchange: &mut Exchange<'_>,
-    reader: &BodyReader,
-    mut buffer: Buffer,
-) -> (io::Result<()>, Buffer) {
-    let client = exchange.client;
-    let allowed = exchange.route().map_or(&[][..], |route| &route.trailers);
-    let last = last_chunk(reader.trailers(), allowed);
-    for part in last.chunks(SMALL) {
-        buffer.clear();
-        let fits = buffer.append(part);
-        debug_assert!(fits);
-        let (result, returned) = client.write_all(core, exchange, buffer).await;
-        buffer = returned;
-        if result.is_err() {
-            return (result, buffer);
-        }
-    }
-    (Ok(()), buffer)
-}
-
 /// Keeps the upstream's connection if it can be kept, and hands over what is left of the request.
-async fn finish(core: &Core, leg: Leg, reader: &BodyReader, reusable: bool, policy: &KeepAlive) -> SentResponse {
-    let Leg { watched, connection, in_flight, upload, .. } = leg;
+async fn finish(core: &Core, leg: Leg, content: &Source, reusable: bool, policy: &KeepAlive) -> SentResponse {
+    let Leg { watched, link, in_flight, upload, .. } = leg;
     drop(watched);
-    let mut reusable = reusable && !reader.has_surplus();
+    let mut reusable = reusable && !content.has_surplus();
     let upload = match upload {
         // All of it is on its way, and may have arrived before we heard that it was sent.
         Some(upload) if upload.read_all() => {
@@ -330,12 +326,14 @@ async fn finish(core: &Core, leg: Leg, reader: &BodyReader, reusable: bool, poli
         }
         Some(upload) => {
             reusable = false;
-            rt::shutdown(connection.stream.fd(), Shutdown::Both);
+            link.deadline().end();
             Some(upload)
         }
         None => None,
     };
-    if reusable {
+    if let Link::Http1(connection) = link
+        && reusable
+    {
         in_flight.endpoint().keep(core, connection, policy);
     }
     SentResponse { intact: true, linger: false, upload }

@@ -10,34 +10,30 @@ use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::{self, Framing};
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
+use sluice_wire::h2::outbound;
 use sluice_wire::head::{NameSet, Request, Response};
 use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, fields, forwarded};
 
-use crate::body::write_all;
+use crate::body::{BodyReader, Frame, Source, write_all};
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
 use crate::observe::record::Times;
 use crate::rt::Buffer;
-use crate::upload::{Destination, Upload};
+use crate::upload::{Destination, Sink, Upload};
 
-use super::Watched;
 use super::pool::Connection;
+use super::{Received, Watched};
 
 /// Interim responses that a final one may be preceded by.
-const INTERIM_MAX: u32 = 16;
-
-/// What comes of a request that was sent.
-pub(super) struct Received {
-    pub(super) buffer: Buffer,
-    pub(super) framing: Framing,
-    pub(super) upload: Option<Upload>,
-}
+pub(super) const INTERIM_MAX: u32 = 16;
 
 /// What is left of one that got no response.
 pub(super) struct HeadError {
     pub(super) failure: Failure,
+    /// Whether the upstream has said that it did nothing with the request.
+    pub(super) is_refused: bool,
     pub(super) response_begun: bool,
     pub(super) upload_begun: bool,
     pub(super) upload: Option<Upload>,
@@ -45,7 +41,7 @@ pub(super) struct HeadError {
 
 impl From<Failure> for HeadError {
     fn from(failure: Failure) -> Self {
-        HeadError { failure, response_begun: false, upload_begun: false, upload: None }
+        HeadError { failure, is_refused: false, response_begun: false, upload_begun: false, upload: None }
     }
 }
 
@@ -91,7 +87,7 @@ pub(super) async fn exchange_heads(
     let mut upload = None;
     if let Some(incoming) = exchange.incoming.take() {
         let to = Destination {
-            stream: connection.stream.clone(),
+            sink: Sink::Http1(connection.stream.clone(), Frame::of(exchange.framing)),
             deadline: Rc::clone(&connection.deadline),
             response: upstream.timeouts.response,
             due: exchange.due,
@@ -103,20 +99,23 @@ pub(super) async fn exchange_heads(
     exchange.times.sent = Some(core.clock.now());
     exchange.times.first_byte = None;
     match receive_head(core, exchange, scratch, upstream, connection, watched, buffer).await {
-        Ok((buffer, framing)) => Ok(Received { buffer, framing, upload }),
+        Ok((buffer, framing)) => {
+            let content = Source::Http1 { transport: connection.stream.clone(), reader: BodyReader::new(framing) };
+            Ok(Received { buffer, framing, content, upload })
+        }
         Err((mut failure, response_begun)) => {
             if let Some(client_failure) = upload.as_ref().and_then(Upload::failure) {
                 failure = client_failure;
             } else if watched.client_is_gone() {
                 failure = Failure::ClientGone;
             }
-            Err(HeadError { failure, response_begun, upload_begun: upload.is_some(), upload })
+            Err(HeadError { failure, is_refused: false, response_begun, upload_begun: upload.is_some(), upload })
         }
     }
 }
 
 /// Lays over the request's fields what changes on its way to the upstream.
-fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) {
+pub(super) fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buffer) {
     let outgoing = Outgoing {
         request: Request { bytes: input.filled(), head: &scratch.request },
         authority: scratch.authority.as_str(),
@@ -221,7 +220,7 @@ fn switched(exchange: &Exchange<'_>, scratch: &Scratch, buffer: &Buffer) -> Resu
 
 /// Passes an interim response on to a client that understands it (RFC 9110 §15.2): not to HTTP/1.0, and a 100
 /// only to one that asked.
-async fn pass_on(
+pub(super) async fn pass_on(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
     scratch: &mut Scratch,
@@ -240,6 +239,9 @@ async fn pass_on(
     let options = ConnectionOptions::of(response.bytes, &response.head.fields);
     edits.remove_named(options, response.bytes, &response.head.fields);
     forwarded::via(&mut edits, response.head.version);
+    if let Some(stream) = &exchange.stream {
+        return stream.send_interim(outbound::response(response, &edits)).map_err(|_| Failure::ClientGone);
+    }
     let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
     let written = out.append_with(|space| {
         let mut writer = Writer::new(space);

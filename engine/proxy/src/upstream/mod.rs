@@ -1,6 +1,7 @@
 //! Sending a request to an upstream and taking the head of its response: balance, connect, send, retry.
 
 mod h1;
+mod h2;
 pub(crate) mod pool;
 
 use std::io;
@@ -9,10 +10,13 @@ use std::rc::Rc;
 
 use sluice_rules::failure::Failure;
 use sluice_rules::retry::{self, Attempt, Sent};
-use sluice_rules::snapshot::{Upstream, UpstreamId};
+use sluice_rules::snapshot::{Upstream, UpstreamId, UpstreamProtocol};
 use sluice_wire::h1::body::Framing;
 
+use crate::body::Source;
+use crate::conn::h2::ClientStream;
 use crate::core::{Core, Scratch};
+use crate::deadline::Deadline;
 use crate::exchange::Exchange;
 use crate::observe::record::{Destination, Phase};
 use crate::rt::{self, Buffer, Stream};
@@ -26,47 +30,85 @@ use pool::{Connection, Endpoint, InFlight};
 pub(crate) struct UpstreamResponse {
     pub(crate) buffer: Buffer,
     pub(crate) framing: Framing,
+    pub(crate) content: Source,
     pub(crate) leg: Leg,
+}
+
+/// What carries an exchange on the upstream's side.
+pub(crate) enum Link {
+    /// A connection of HTTP/1.1.
+    Http1(Connection),
+    /// A stream of HTTP/2.
+    Http2(h2::Stream),
+}
+
+impl Link {
+    /// When waiting for it ends.
+    pub(crate) fn deadline(&self) -> &Rc<Deadline> {
+        match self {
+            Link::Http1(connection) => &connection.deadline,
+            Link::Http2(stream) => &stream.deadline,
+        }
+    }
 }
 
 /// The upstream's leg of an exchange.
 pub(crate) struct Leg {
     pub(crate) watched: Watched,
-    pub(crate) connection: Connection,
+    pub(crate) link: Link,
     pub(crate) in_flight: InFlight,
     /// The rest of the request, if it was not all there with its head.
     pub(crate) upload: Option<Upload>,
     pub(crate) upstream: UpstreamId,
 }
 
-/// A request under way, for [`crate::waiting`]; dropped before either descriptor is closed.
-pub(crate) struct Watched {
-    core: Rc<Core>,
-    ticket: Ticket,
+/// A request under way whose client may leave; dropped before the client's descriptor is closed.
+pub(crate) enum Watched {
+    /// Its client is looked at now and then.
+    Connection {
+        /// Whose list it is on.
+        core: Rc<Core>,
+        /// Where on it.
+        ticket: Ticket,
+    },
+    /// It hears of it at once.
+    Stream(Rc<ClientStream>),
 }
 
 impl Watched {
-    fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, connection: &Connection) -> Self {
+    fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
+        if let Some(stream) = &exchange.stream {
+            stream.ends_with_it(Some(Rc::clone(deadline)));
+            return Watched::Stream(Rc::clone(stream));
+        }
         let grace = crate::deadline::ticks(exchange.client.listener(&exchange.local).timeouts.half_close);
         let now = core.deadlines.now();
-        let ticket = core.waiting.enter(exchange.client.stream.fd(), connection.stream.fd(), now, grace);
-        Watched { core: Rc::clone(core), ticket }
+        let ticket = core.waiting.enter(exchange.client.stream.fd(), Rc::clone(deadline), now, grace);
+        Watched::Connection { core: Rc::clone(core), ticket }
     }
 
     /// The upstream has sent something.
     pub(crate) fn progress(&self) {
-        self.core.waiting.progress(self.ticket, self.core.deadlines.now());
+        if let Watched::Connection { core, ticket } = self {
+            core.waiting.progress(*ticket, core.deadlines.now());
+        }
     }
 
-    /// Whether the client has gone, and the upstream connection was shut down for it.
+    /// Whether the client has gone, and the upstream's side was ended for it.
     pub(crate) fn client_is_gone(&self) -> bool {
-        self.core.waiting.is_gone(self.ticket)
+        match self {
+            Watched::Connection { core, ticket } => core.waiting.is_gone(*ticket),
+            Watched::Stream(stream) => stream.is_gone(),
+        }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.core.waiting.leave(self.ticket);
+        match self {
+            Watched::Connection { core, ticket } => core.waiting.leave(*ticket),
+            Watched::Stream(stream) => stream.ends_with_it(None),
+        }
     }
 }
 
@@ -142,58 +184,155 @@ async fn attempt(
         reused: false,
         sent: Sent::Nothing,
         response_begun: false,
-        replayable: exchange.framing == Framing::Empty || exchange.buffered_bytes > 0,
+        replayable: exchange.incoming.is_none(),
         has_alternative,
     };
     let failed = |failure, attempt| Failed { failure, attempt, endpoint: Some(endpoint.address) };
-    // After a failure on a kept connection the others may be as stale: the second attempt is on a fresh one.
-    let kept = if exchange.attempts == 1 { endpoint.take_idle(core) } else { None };
-    let connection = match kept {
-        Some(connection) => {
-            core.metrics.upstream_reuses.add(1);
-            connection
-        }
+    let carrier = match endpoint.carrier(core, exchange, upstream) {
+        Some(carrier) => carrier,
         None => {
             let since = core.clock.now();
-            let connected = Box::pin(connect(core, upstream, endpoint)).await;
+            let found = Box::pin(find_carrier(core, exchange, upstream, endpoint)).await;
             let lasted = core.clock.now() - since;
             *exchange.times.connect.get_or_insert(0) += lasted;
             exchange.times.waited += lasted;
-            connected.map_err(|failure| failed(failure, facts))?
+            found.map_err(|failure| failed(failure, facts))?
         }
     };
     exchange.phase = Phase::Wait;
-    facts.reused = connection.reused;
-    exchange.destination = Some(Destination { reused: connection.reused, ..destination });
+    facts.reused = carrier.reused();
     facts.sent = Sent::Something;
-    let watched = Watched::enter(core, exchange, &connection);
-    let buffer = if endpoint.sends_bulk() { core.buffers.take_large() } else { None };
-    let buffer = buffer.or_else(|| core.buffers.take()).ok_or(Failure::OutOfMemory)?;
-    match h1::exchange_heads(core, exchange, scratch, input, upstream, &connection, &watched, buffer).await {
-        Ok(received) => {
-            let leg = Leg { watched, connection, in_flight, upload: received.upload, upstream: id };
-            Ok(UpstreamResponse { buffer: received.buffer, framing: received.framing, leg })
+    exchange.destination = Some(Destination { reused: facts.reused, ..destination });
+    let (watched, result) = match carrier {
+        Carrier::Http1(connection) => {
+            let watched = Watched::enter(core, exchange, &connection.deadline);
+            let buffer = if endpoint.sends_bulk() { core.buffers.take_large() } else { None };
+            let buffer = buffer.or_else(|| core.buffers.take()).ok_or(Failure::OutOfMemory)?;
+            let result =
+                h1::exchange_heads(core, exchange, scratch, input, upstream, &connection, &watched, buffer).await;
+            if result.is_err() {
+                // The rest of the request is taken from the client while the answer goes out.
+                connection.deadline.end();
+            }
+            (watched, result.map(|received| (received, Link::Http1(connection))))
+        }
+        Carrier::Http2(placed) => {
+            let deadline = Rc::new(core.deadlines.waits());
+            let watched = Watched::enter(core, exchange, &deadline);
+            let exchanged = h2::exchange_heads(core, exchange, scratch, input, upstream, *placed, &deadline, &watched);
+            // Boxed: its size would be that of every exchange.
+            let result = Box::pin(exchanged).await;
+            if result.is_err() {
+                deadline.end();
+            }
+            (watched, result.map(|(received, stream)| (received, Link::Http2(stream))))
+        }
+    };
+    match result {
+        // RFC 8441 §5: a client of HTTP/2 would take it for a tunnel.
+        Ok(_) if exchange.refuses_tunnel(scratch.response.status) => {
+            Err(failed(Failure::UpgradeFailed, Attempt { response_begun: true, ..facts }))
+        }
+        Ok((received, link)) => {
+            let Received { buffer, framing, content, upload } = received;
+            let leg = Leg { watched, link, in_flight, upload, upstream: id };
+            Ok(UpstreamResponse { buffer, framing, content, leg })
         }
         Err(error) => {
             facts.response_begun = error.response_begun;
             facts.replayable &= !error.upload_begun;
-            drop(watched);
-            if let Some(upload) = error.upload {
-                // The rest of the request is taken from the client while the answer goes out.
-                rt::shutdown(connection.stream.fd(), std::net::Shutdown::Both);
-                exchange.orphan = Some(upload);
+            if error.is_refused {
+                facts.sent = Sent::Refused;
             }
+            exchange.orphan = error.upload;
             Err(failed(error.failure, facts))
         }
     }
 }
 
-/// Connects within the upstream's time.
-async fn connect(core: &Rc<Core>, upstream: &Upstream, endpoint: &Rc<Endpoint>) -> Result<Connection, Failure> {
+/// What comes of a request that was sent.
+struct Received {
+    buffer: Buffer,
+    framing: Framing,
+    content: Source,
+    upload: Option<Upload>,
+}
+
+/// What a request can be sent by.
+enum Carrier {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A place on a shared one. Boxed: its size would be that of every exchange.
+    Http2(Box<h2::Placed>),
+}
+
+impl Carrier {
+    /// Whether its connection has served a request before.
+    fn reused(&self) -> bool {
+        match self {
+            Carrier::Http1(connection) => connection.reused,
+            Carrier::Http2(placed) => placed.reused,
+        }
+    }
+}
+
+impl Endpoint {
+    /// What is at hand for a request.
+    fn carrier(self: &Rc<Self>, core: &Core, exchange: &Exchange<'_>, upstream: &Upstream) -> Option<Carrier> {
+        if self.speaks_http2(exchange, upstream) {
+            return None;
+        }
+        // After a failure on a kept connection the others may be as stale: the second attempt is on a fresh one.
+        let kept = if exchange.attempts == 1 { self.take_idle(core) } else { None }?;
+        core.metrics.upstream_reuses.add(1);
+        Some(Carrier::Http1(kept))
+    }
+
+    /// Whether a request goes by HTTP/2, as far as is known before connecting.
+    fn speaks_http2(&self, exchange: &Exchange<'_>, upstream: &Upstream) -> bool {
+        match upstream.protocol {
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
+            // Few servers switch protocols on a stream.
+            _ if exchange.upgrade.is_some() => false,
+            UpstreamProtocol::Default => exchange.is_grpc,
+            UpstreamProtocol::Auto => exchange.is_grpc || self.has_agreed_on_http2.get(),
+        }
+    }
+}
+
+/// Finds or makes what a request can be sent by.
+async fn find_carrier(
+    core: &Rc<Core>,
+    exchange: &Exchange<'_>,
+    upstream: &Upstream,
+    endpoint: &Rc<Endpoint>,
+) -> Result<Carrier, Failure> {
+    if !endpoint.speaks_http2(exchange, upstream) {
+        let offers_http2 = upstream.protocol == UpstreamProtocol::Auto;
+        let (transport, is_http2) = dial(core, upstream, endpoint, offers_http2).await?;
+        if !is_http2 {
+            return Ok(Carrier::Http1(Connection::new(core, transport)));
+        }
+        endpoint.has_agreed_on_http2.set(true);
+        h2::begin(core, endpoint, upstream, transport).await?;
+    }
+    h2::place(core, upstream, endpoint).await.map(|placed| Carrier::Http2(Box::new(placed)))
+}
+
+/// Connects within the upstream's time. Whether HTTP/2 is spoken: by prior knowledge in plain text, by agreement over
+/// TLS.
+async fn dial(
+    core: &Rc<Core>,
+    upstream: &Upstream,
+    endpoint: &Rc<Endpoint>,
+    offers_http2: bool,
+) -> Result<(Transport, bool), Failure> {
     match rt::within(upstream.timeouts.connect, Stream::connect(endpoint.address)).await {
         Some(Ok(stream)) => {
             core.metrics.upstream_connects.add(1);
-            Ok(Connection::new(core, Transport::Plain(stream)))
+            let is_http2 = offers_http2 && upstream.protocol != UpstreamProtocol::Auto;
+            Ok((Transport::Plain(stream), is_http2))
         }
         Some(Err(error)) if rt::is_descriptor_limit(&error) => Err(Failure::DescriptorLimit),
         Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(Failure::ConnectionTimeout),

@@ -15,6 +15,8 @@ use crate::rt::{self, Pending};
 use crate::transport::Transport;
 use crate::wheel::Tick;
 
+use super::h2::Sessions;
+
 /// A connection to an upstream.
 pub(crate) struct Connection {
     /// Dropped before the stream, whose descriptor it watches.
@@ -41,6 +43,10 @@ pub(crate) struct Endpoint {
     bulk: Cell<u8>,
     /// The newest at the back: it is taken first, so that few connections stay warm and the others run out.
     idle: RefCell<VecDeque<Connection>>,
+    /// Connections that requests share.
+    pub(super) sessions: Sessions,
+    /// Whether the last handshake chose HTTP/2.
+    pub(super) has_agreed_on_http2: Cell<bool>,
 }
 
 impl Endpoint {
@@ -153,6 +159,8 @@ impl Pools {
                     in_flight: Cell::new(0),
                     bulk: Cell::new(0),
                     idle: RefCell::default(),
+                    sessions: Sessions::default(),
+                    has_agreed_on_http2: Cell::new(false),
                 })
             };
             Rc::clone(all.entry(*address).or_insert_with(new))
@@ -174,7 +182,8 @@ impl Pools {
                 quiet.next().unwrap_or(false) && now < connection.idle_since.saturating_add(connection.idle_max)
             });
             core.metrics.upstream_idle.sub((before - idle.len()) as u64);
-            !idle.is_empty() || Rc::strong_count(endpoint) > 1
+            let has_sessions = endpoint.sessions.sweep(core);
+            !idle.is_empty() || has_sessions || Rc::strong_count(endpoint) > 1
         });
     }
 }

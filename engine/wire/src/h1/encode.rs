@@ -3,7 +3,7 @@
 //! Lines that stay are copied as they were received, neighbours in one piece; only what changes is formatted.
 //! Both were parsed strictly, so what leaves is strictly valid as well.
 
-use crate::fields::{self, ConnectionOptions};
+use crate::fields::{self, ConnectionOptions, Trailers};
 use crate::head::{FieldTable, Name, NameSet, Request, Response};
 use crate::writer::Writer;
 
@@ -128,11 +128,10 @@ pub fn status_line(out: &mut Writer<'_>, status: u16, reason: &[u8]) {
     out.put(b"\r\n");
 }
 
-/// Appends the lines of a trailer section whose names are in `allowed` (lower case).
-pub fn trailers(out: &mut Vec<u8>, bytes: &[u8], table: &FieldTable, allowed: &[String]) {
+/// Appends the lines of a trailer section that may pass.
+pub fn trailers(out: &mut Vec<u8>, bytes: &[u8], table: &FieldTable, allowed: Trailers<'_>) {
     for line in table.lines() {
-        let name = line.name_span.of(bytes);
-        if allowed.iter().any(|allowed| name.eq_ignore_ascii_case(allowed.as_bytes())) {
+        if allowed.allow(line.name_span.of(bytes)) {
             out.extend_from_slice(line.line.of(bytes));
         }
     }
@@ -197,8 +196,11 @@ mod tests {
         let mut table = FieldTable::default();
         parse::trailers(bytes, 8, &mut table).unwrap();
         let mut out = Vec::new();
-        trailers(&mut out, bytes, &table, &["grpc-status".to_owned()]);
+        trailers(&mut out, bytes, &table, Trailers::Named(&["grpc-status".to_owned()]));
         assert_eq!(out, b"Grpc-Status: 0\r\n");
+        out.clear();
+        trailers(&mut out, bytes, &table, Trailers::Metadata);
+        assert_eq!(out, b"Grpc-Status: 0\r\nX: y\r\n");
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode};
 
 use super::WEBSOCKET;
+use crate::fields::Trailers;
 use crate::h1::encode::Edits;
 use crate::head::{FieldTable, Name, NameSet, Request, Response};
 
@@ -101,12 +102,12 @@ pub fn response(response: Response<'_>, edits: &Edits) -> http::Response<()> {
     translated
 }
 
-/// Takes the trailers whose names are in `allowed` (lower case) out of a trailer section of HTTP/1.1, with or
+/// Takes the trailers that may pass out of a trailer section of HTTP/1.1, with or
 /// without its empty line.
-pub fn trailers(section: &[u8], allowed: &[String]) -> HeaderMap {
+pub fn trailers(section: &[u8], allowed: Trailers<'_>) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in lines(section) {
-        if allowed.iter().any(|allowed| name.eq_ignore_ascii_case(allowed.as_bytes())) {
+        if allowed.allow(name) {
             append(&mut map, Name::of(name), name, value, LEFT_OUT);
         }
     }
