@@ -7,7 +7,8 @@ use sluice_load::message::{Body, Framing as StrictFraming, Inbox};
 use sluice_wire::h1::body::{self, CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head};
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
-use sluice_wire::head::{Name, NameSet, Request, RequestHead, Response, ResponseHead};
+use sluice_wire::h2::{inbound, outbound};
+use sluice_wire::head::{Name, NameSet, Request, RequestHead, Response, ResponseHead, Version};
 use sluice_wire::target::{Policy, Target};
 use sluice_wire::writer::Writer;
 
@@ -77,6 +78,54 @@ pub fn response_head(bytes: &[u8]) {
     inbox.push(&space[..length]);
     let strict = inbox.response_head().expect("strictly valid").expect("complete");
     assert_eq!(strict.status, head.status);
+}
+
+/// Whatever fields come by HTTP/2, what is written of them is one head of HTTP/1.1 that an independent strict parser
+/// reads with the same fields; taken out again and written once more it is the same.
+///
+/// The first line of `bytes` is the path, each further one a field.
+pub fn translate(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut uri = http::uri::Parts::default();
+    let Ok(path) = lines.next().unwrap_or_default().try_into() else { return };
+    (uri.scheme, uri.authority) =
+        (Some(http::uri::Scheme::HTTPS), Some(http::uri::Authority::from_static("a.example")));
+    uri.path_and_query = Some(path);
+    let Ok(uri) = http::Uri::from_parts(uri) else { return };
+    let mut parts = http::Request::new(()).into_parts().0;
+    (parts.method, parts.uri) = (http::Method::POST, uri);
+    for line in lines {
+        let mut pair = line.splitn(2, |byte| *byte == b':');
+        let name = http::HeaderName::from_bytes(pair.next().unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(pair.next().unwrap_or_default())) {
+            parts.headers.append(name, value);
+        }
+    }
+    let (mut out, mut head) = (Vec::new(), RequestHead::default());
+    let ends = bytes.len().is_multiple_of(2);
+    if inbound::request(&parts, None, ends, None, &mut out, &mut head, LIMITS).is_err() {
+        return;
+    }
+    let mut parsed = RequestHead::default();
+    let limits = HeadLimits { fields: parse::FIELDS_MAX, ..LIMITS };
+    assert_eq!(parse::request(&out, &mut Progress::default(), limits, &mut parsed), Ok(true));
+    parsed.version = Version::Http2;
+    assert_eq!((&parsed, parsed.length), (&head, out.len()));
+    let mut inbox = Inbox::default();
+    inbox.push(&out);
+    let strict = inbox.request_head().expect("strictly valid").expect("complete");
+    assert_eq!(strict.fields.0.len(), head.fields.lines().len());
+    let framing = body::request_framing(&out, &head).expect("one framing");
+    assert!(!ends || framing == Framing::Empty);
+
+    let request = Request { bytes: &out, head: &head };
+    let target = str::from_utf8(request.target()).expect("ASCII");
+    let opening =
+        outbound::request(request, target, "a.example", "https", &Edits::default()).expect("it came this way");
+    let (mut again, mut second) = (Vec::new(), RequestHead::default());
+    let (parts, ()) = opening.request.into_parts();
+    inbound::request(&parts, None, ends, None, &mut again, &mut second, LIMITS).expect("it came this way");
+    assert_eq!((again, second), (out, head));
 }
 
 /// Chunked content decodes to the same in any pieces, and what is framed anew an independent decoder reads back.

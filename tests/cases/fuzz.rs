@@ -105,6 +105,18 @@ fn targets() {
 }
 
 #[test]
+fn translations() {
+    for_a_second(
+        sluice_tests::translate,
+        &[
+            b"/a?b\nhost:a.example\ncookie:a=1\ncookie:b=2\nte:trailers\ncontent-length:0\nx-y:z",
+            b"/\ncontent-length:5\nset-cookie:a\nset-cookie:b\nexpect:100-continue\nx:\xc3\xa4",
+            b"/a\nsec-websocket-key:x\nvia:1.1 a\nx-forwarded-for:1.2.3.4",
+        ],
+    );
+}
+
+#[test]
 fn configurations() {
     for_a_second(
         sluice_tests::config,
