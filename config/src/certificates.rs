@@ -372,6 +372,11 @@ pub fn algorithm(certificate: &Certificate) -> String {
     }
 }
 
+/// Whether a certificate may be for this name: a host name, `*.` and a domain, or an IP address.
+pub fn is_name(text: &str) -> bool {
+    is_dns_name(text) || text.parse::<IpAddr>().is_ok()
+}
+
 /// A second since 1970 as people write it, in UTC.
 pub fn date(second: i64) -> String {
     let Ok(time) = ASN1Time::from_timestamp(second) else { return format!("second {second}") };
@@ -457,7 +462,7 @@ fn names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, Fault> {
             GeneralName::DNSName(name) => {
                 let lower = name.to_ascii_lowercase();
                 // A zero in a name ended it for programs of old, which took it for another one.
-                if !is_host_name(lower.strip_prefix("*.").unwrap_or(&lower)) {
+                if !is_dns_name(&lower) {
                     return Err(Fault::InvalidName((*name).to_owned()));
                 }
                 names.push(lower);
@@ -474,6 +479,10 @@ fn names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, Fault> {
         }
     }
     Ok(names)
+}
+
+fn is_dns_name(text: &str) -> bool {
+    is_host_name(text.strip_prefix("*.").unwrap_or(text))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

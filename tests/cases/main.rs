@@ -10,6 +10,7 @@ mod table;
 
 mod access;
 mod bounds;
+mod cert;
 mod components;
 mod demo;
 mod drain;

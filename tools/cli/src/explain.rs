@@ -14,10 +14,7 @@ use std::process::ExitCode;
 use sluice_rules::check::{TestRequest, Url};
 use sluice_rules::explain::explain as explained;
 
-use crate::Format;
-
-/// The exit code for arguments that mean nothing, as that of clap.
-const USAGE: u8 = 2;
+use crate::{Format, USAGE};
 
 /// What is asked about.
 pub(crate) struct Question<'a> {

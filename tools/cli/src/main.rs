@@ -1,6 +1,7 @@
 //! `sluice`: an API gateway. Arguments in, library calls, text out.
 
 mod admin;
+mod cert;
 mod check;
 mod demo;
 mod explain;
@@ -19,6 +20,9 @@ use explain::Question;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The exit code for arguments that mean nothing, as that of clap.
+const USAGE: u8 = 2;
 
 /// An API gateway: one event loop for each core, HTTP/1.1, configured by one TOML file.
 #[derive(Parser)]
@@ -91,12 +95,17 @@ enum Command {
         #[arg(long)]
         reference: bool,
     },
+    /// Certificates
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
+    },
     /// A reverse proxy without a file
     Proxy {
         /// Where to listen, as IP:PORT
         #[arg(long, value_name = "ADDRESS")]
         listen: String,
-        /// Where to forward, as HOST:PORT or http://HOST:PORT; several are taken in turn
+        /// Where to forward, as HOST:PORT, http://HOST or https://HOST; several are taken in turn
         #[arg(long, value_name = "ORIGIN", required = true)]
         to: Vec<String>,
         /// Event loops; one for each core by default
@@ -108,6 +117,23 @@ enum Command {
         /// Where the gateway listens
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         listen: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum CertCommand {
+    /// Make certificates to try TLS with: an authority, and what it signs; nothing is overwritten
+    Local {
+        /// A host name or an IP address that the certificate is for; may be given several times [default: localhost,
+        /// 127.0.0.1 and ::1]
+        #[arg(long = "name", value_name = "NAME", value_parser = cert::name)]
+        names: Vec<String>,
+        /// The folder where the files go
+        #[arg(long, default_value = ".", value_name = "FOLDER")]
+        dir: PathBuf,
+        /// Make a certificate for a client of this name, too
+        #[arg(long, value_name = "NAME", value_parser = cert::client_name)]
+        client: Option<String>,
     },
 }
 
@@ -133,6 +159,9 @@ fn main() -> ExitCode {
         }
         Command::Config { file, format } => config(&file, format),
         Command::Schema { reference } => schema(reference),
+        Command::Cert { command: CertCommand::Local { names, dir, client } } => {
+            cert::local(&names, &dir, client.as_deref())
+        }
         Command::Proxy { listen, to, cores } => proxy::proxy(&listen, &to, cores),
         Command::Demo { listen } => demo::demo(&listen),
     }
