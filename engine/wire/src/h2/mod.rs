@@ -2,9 +2,11 @@
 //!
 //! Inside the gateway a message is an HTTP/1.1 head as a table of offsets over its bytes, so that routing, policy,
 //! edits, logs and forwarding exist once. What comes by HTTP/2 is written in that form ([`inbound`]), what leaves
-//! by HTTP/2 is taken out of it with its edits laid over ([`outbound`]). Frames and HPACK are not read here.
+//! by HTTP/2 is taken out of it with its edits laid over ([`outbound`]). Frames and HPACK are not read here, but frames
+//! are counted ([`meter`]).
 
 pub mod inbound;
+pub mod meter;
 pub mod outbound;
 
 use crate::h1::parse::HeadError;
