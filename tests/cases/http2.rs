@@ -382,4 +382,102 @@ both_drivers! {
         });
         assert_eq!(total, WHOLE);
     }
+
+    /// RFC 8441: a WebSocket goes through in every combination of versions, and ends when either side does.
+    fn websockets_go_through_between_all_versions(driver: &str) {
+        let setup = Setup { route: "upgrade = [\"websocket\"]".to_owned(), ..Setup::listener(CLEARTEXT) };
+        let http1 = Site::new(driver, &setup, Origin::http(|_| Reply::upgrade("websocket", |conn| {
+            loop {
+                let bytes = conn.some();
+                if bytes.is_empty() || conn.write(&bytes).is_err() {
+                    return;
+                }
+            }
+        })));
+        let mut builder = h2::server::Builder::new();
+        builder.enable_connect_protocol();
+        let origin = Http2Origin::with(builder, |request, mut respond| async move {
+            let protocol = request.extensions().get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+            assert_eq!((request.method(), protocol.as_deref()), (&Method::CONNECT, Some("websocket")));
+            let fields = request.headers();
+            assert!(fields.contains_key("sec-websocket-version") && !fields.contains_key("sec-websocket-key"));
+            let mut stream = respond.send_response(Response::new(()), false).expect("a stream");
+            let mut content = request.into_body();
+            while let Some(Ok(bytes)) = content.data().await {
+                content.flow_control().release_capacity(bytes.len()).expect("capacity");
+                stream.send_data(bytes, false).expect("a stream");
+            }
+            // The client may have closed both sides.
+            let _ = stream.send_data(Bytes::new(), true);
+        });
+        let by_stream = Setup { upstream: "protocol = \"h2\"".to_owned(), ..setup };
+        let http2 = Gateway::start(driver, &by_stream.toml(origin.address()));
+        for (gateway, answers) in [(&http1.gateway, false), (&http2, true)] {
+            let mut client = Client::connect(gateway.address());
+            client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+            let head = client.head();
+            assert_eq!(head.status, 101);
+            if answers {
+                assert_eq!(head.fields.value("sec-websocket-accept").as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            }
+            for size in [5, 100_000] {
+                let message = pattern(size);
+                client.send(&message);
+                assert!(client.bytes(size) == message, "{size} bytes by HTTP/1.1");
+            }
+            client.finish();
+            client.eof();
+            let client = Http2::connect(gateway.address());
+            client.run(async |send| {
+                let mut send = send.ready().await.expect("room");
+                // Whether it can be asked for stands in the first frame of the gateway.
+                while !send.is_extended_connect_protocol_enabled() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let mut asked = request(Method::CONNECT, "/ws", &[("sec-websocket-version", "13")]);
+                asked.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+                let (response, mut stream) = send.send_request(asked, false).expect("a stream");
+                let response = response.await.expect("a response");
+                assert_eq!(response.status(), 200);
+                assert!(!response.headers().contains_key("upgrade") && !response.headers().contains_key("connection"));
+                let mut content = response.into_body();
+                for size in [5, 50_000] {
+                    let message = pattern(size);
+                    stream.send_data(Bytes::from(message.clone()), false).expect("a stream");
+                    let mut got = Vec::new();
+                    while got.len() < size {
+                        let part = content.data().await.expect("more").expect("no error");
+                        content.flow_control().release_capacity(part.len()).expect("capacity");
+                        got.extend_from_slice(&part);
+                    }
+                    assert!(got == message, "{size} bytes by a stream");
+                }
+                stream.send_data(Bytes::new(), true).expect("a stream");
+                while let Some(part) = content.data().await {
+                    assert!(part.expect("an end").is_empty(), "the end comes back");
+                }
+            });
+        }
+    }
+
+    /// RFC 8441 §5: a client takes any success for a tunnel, so there is none where the route or the origin has none.
+    fn a_refused_tunnel_is_no_success(driver: &str) {
+        let setup = Setup { route: "upgrade = [\"websocket\"]".to_owned(), ..Setup::listener(CLEARTEXT) };
+        let deaf = Site::new(driver, &setup, Origin::http(|_| Reply::ok("what is an upgrade?")));
+        let none = Setup { route: "upgrade = []".to_owned(), ..setup.clone() };
+        let closed = Site::new(driver, &none, Origin::http(|_| Reply::ok("never asked")));
+        for (site, status) in [(&deaf, 502), (&closed, 400)] {
+            Http2::connect(site.gateway.address()).run(async |send| {
+                let mut send = send.ready().await.expect("room");
+                while !send.is_extended_connect_protocol_enabled() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let mut asked = request(Method::CONNECT, "/ws", &[("sec-websocket-version", "13")]);
+                asked.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+                let (response, _stream) = send.send_request(asked, false).expect("a stream");
+                assert_eq!(response.await.expect("a response").status(), status);
+            });
+        }
+    }
 }
