@@ -31,22 +31,21 @@ fn curled(args: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// A Python with the `websockets` package: the one of tools/test, or the system's.
-fn python_with_websockets() -> PathBuf {
+/// A Python that has a module: the one of tools/test, or the system's. `package` is what brings the module.
+pub(crate) fn python_with(module: &str, package: &str) -> PathBuf {
     let here = std::env::current_exe().expect("the path of the test binary");
     let target = here.ancestors().nth(3).expect("target/<profile>/deps").to_owned();
     let ours = target.join("test-tools/venv/bin/python");
-    let candidates =
-        [std::env::var_os("SLUICE_TEST_PYTHON").map(PathBuf::from), Some(ours.clone()), Some("python3".into())];
+    let candidates = [std::env::var_os("SLUICE_TEST_PYTHON").map(PathBuf::from), Some(ours), Some("python3".into())];
     for python in candidates.into_iter().flatten() {
-        let found = Command::new(&python).args(["-c", "import websockets.sync.client"]).output();
+        let found = Command::new(&python).args(["-c", &format!("import {module}")]).output();
         if found.is_ok_and(|o| o.status.success()) {
             return python;
         }
     }
     let venv = target.join("test-tools/venv");
     panic!(
-        "the Python package websockets is missing; install it with `python3 -m venv {0} && {0}/bin/pip install websockets`, \
+        "the Python package {package} is missing; install it with `python3 -m venv {0} && {0}/bin/pip install {package}`, \
          or run tools/test",
         venv.display()
     );
@@ -204,7 +203,7 @@ with connect(sys.argv[1], open_timeout=10, close_timeout=10, max_size=None) as w
     assert ws.ping().wait(10)
 print('done')
 ";
-        let output = Command::new(python_with_websockets())
+        let output = Command::new(python_with("websockets.sync.client", "websockets"))
             .args(["-c", script])
             .arg(format!("ws://{}/ws", site.gateway.address()))
             .env_remove("http_proxy").env_remove("HTTP_PROXY").env_remove("all_proxy").env_remove("ALL_PROXY")

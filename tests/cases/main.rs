@@ -20,6 +20,7 @@ mod fields;
 mod figures;
 mod forward;
 mod fuzz;
+mod grpc;
 mod http2;
 mod logs;
 mod operate;

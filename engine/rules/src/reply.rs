@@ -77,10 +77,8 @@ impl Reply {
 
     /// What a gRPC client is told of a failure: a response that consists of trailers only, in its head.
     pub fn grpc_failure(failure: Failure) -> Self {
-        let mut lines = Vec::new();
+        let mut lines = grpc_status(failure);
         put_field(&mut lines, "Content-Type", "application/grpc");
-        put_field(&mut lines, "Grpc-Status", itoa::Buffer::new().format(failure.grpc_status()));
-        put_field(&mut lines, "Grpc-Message", failure.detail());
         put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.error_type()));
         Reply { status: 200, lines, body: Vec::new(), failure: Some(failure) }
     }
@@ -125,6 +123,14 @@ pub fn connection_field(keep_alive: bool, version: Version) -> &'static str {
         (true, Version::Http10) => "keep-alive",
         (true, Version::Http11 | Version::Http2) => "",
     }
+}
+
+/// The trailers of a gRPC call that has failed, without the empty line behind them.
+pub fn grpc_status(failure: Failure) -> Vec<u8> {
+    let mut lines = Vec::new();
+    put_field(&mut lines, "Grpc-Status", itoa::Buffer::new().format(failure.grpc_status()));
+    put_field(&mut lines, "Grpc-Message", failure.detail());
+    lines
 }
 
 fn put_field(lines: &mut Vec<u8>, name: &str, value: &str) {

@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
+use sluice_rules::failure::Failure;
+use sluice_rules::reply;
 use sluice_wire::fields::Trailers;
 
 use crate::body::Frame;
@@ -86,6 +88,16 @@ impl Out {
             }
         }
         (Ok(()), Some(buffer))
+    }
+}
+
+impl Out {
+    /// Ends a gRPC call whose content cannot go on, by the trailers that its client looks for.
+    pub(super) fn grpc_failure(&self, failure: Failure) -> io::Result<()> {
+        match self {
+            Out::Http2(stream) => stream.write_trailers(&reply::grpc_status(failure), Trailers::Metadata),
+            Out::Http1 { .. } | Out::Ended => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 

@@ -216,7 +216,10 @@ pub(super) async fn send(
             // What is missing shows by itself. A reset would take answers from a client that has not read them.
             return SentResponse { intact: false, linger: true, upload: leg.upload };
         }
-        exchange.break_off();
+        let ended = exchange.is_grpc && client_is_there && out.grpc_failure(failure).is_ok();
+        if !ended {
+            exchange.break_off();
+        }
         return SentResponse::broken();
     }
     finish(core, leg, &content, reusable, &upstream.keep_alive).await
