@@ -377,7 +377,12 @@ fn addresses(ready: &str) -> Vec<SocketAddr> {
     let list = ready.trim_start_matches("ready: ").split(';').next().unwrap_or_default();
     let listeners = list.split(", ").filter(|part| !part.starts_with("admin "));
     listeners
-        .map(|part| part.trim_start_matches("http://").parse().unwrap_or_else(|_| panic!("no address: {part:?}")))
+        .map(|part| {
+            part.trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .parse()
+                .unwrap_or_else(|_| panic!("no address: {part:?}"))
+        })
         .collect()
 }
 

@@ -79,7 +79,7 @@ fn allocations_per_run(driver: &str) -> u64 {
     let reading =
         Reading { snapshot: Some(loaded.snapshot), effective: None, report: String::new(), files: Vec::new() };
     let gateway = Gateway::start(reading, None).expect("it starts");
-    let mut client = TcpStream::connect(gateway.listening[0]).expect("it listens");
+    let mut client = TcpStream::connect(gateway.listening[0].trim_start_matches("http://")).expect("it listens");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     let mut buffer = [0; 4096];
     for _ in 0..REQUESTS / 10 {

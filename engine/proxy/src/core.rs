@@ -24,6 +24,7 @@ use crate::observe::metrics::CoreMetrics;
 use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
 use crate::rt::BufferPool;
+use crate::tls::server::Server;
 use crate::upstream::pool::{Endpoints, Pools};
 use crate::waiting::Waiting;
 
@@ -84,6 +85,12 @@ impl Local {
     pub(crate) fn listener(&self, door: u32) -> Option<&Listener> {
         let index = self.listeners.get(door as usize).copied().flatten()?;
         self.snapshot.listeners.get(index as usize)
+    }
+
+    /// How connections that came through a door are protected, if they are.
+    pub(crate) fn tls(&self, door: u32) -> Option<&Arc<Server>> {
+        let index = self.listeners.get(door as usize).copied().flatten()?;
+        self.publication.tls.get(index as usize)?.as_ref()
     }
 
     /// Where the figures of its routes and upstreams are.

@@ -140,7 +140,7 @@ impl<'c> Exchange<'c> {
             None => {
                 // An upload that still reads holds the socket open, so it is ended first.
                 rt::shutdown(self.client.stream.fd(), Shutdown::Read);
-                rt::reset_on_close(self.client.stream.fd());
+                self.client.stream.abort();
             }
         }
     }

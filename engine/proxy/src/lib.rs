@@ -17,6 +17,7 @@ mod observe;
 mod publish;
 mod respond;
 mod rt;
+mod tls;
 mod transport;
 mod upload;
 mod upstream;
@@ -24,13 +25,15 @@ mod waiting;
 pub mod wheel;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
+
+use sluice_rules::snapshot::Listener;
 
 use crate::control::reload::Configured;
 use crate::core::{Core, Shared};
@@ -44,6 +47,7 @@ use crate::rt::Mode;
 
 pub use crate::control::reload::{Effective, Reading, Source};
 pub use crate::rt::DriverError;
+pub use crate::tls::server::ServerError;
 
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,9 @@ pub enum StartError {
     /// What was read is not fit to run, for reasons that its report gives.
     #[error("the configuration has mistakes")]
     Rejected,
+    /// A listener cannot be protected as it asks for.
+    #[error(transparent)]
+    Tls(#[from] ServerError),
     /// No event loop could be started.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -74,8 +81,8 @@ pub enum StartError {
 
 /// A gateway that serves.
 pub struct Gateway {
-    /// What it listens on, in the order of the configuration, with the ports that the kernel chose.
-    pub listening: Vec<SocketAddr>,
+    /// What it listens on, as URLs in the order of the configuration, with the ports that the kernel chose.
+    pub listening: Vec<String>,
     /// Where the admin endpoints are: `http://` and an address, or `unix:` and a path.
     pub admin: Option<String>,
     /// Event loops.
@@ -122,7 +129,9 @@ impl Gateway {
         let memory_bytes = snapshot.runtime.memory_bytes;
         let mut doors = control::doors::Doors::new(cores, mode);
         let mut assigned = doors.assign(&snapshot.listeners, &[])?;
-        let listening = assigned.doors.iter().map(|door| door.address).collect();
+        let scheme = |listener: &Listener| if listener.tls.is_some() { "https" } else { "http" };
+        let listening = snapshot.listeners.iter().zip(&assigned.doors);
+        let listening = listening.map(|(listener, door)| format!("{}://{}", scheme(listener), door.address)).collect();
         let admin = snapshot.admin.as_ref().map(control::admin::Listener::bind).transpose()?;
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
         let diagnostics = Diagnostics::start(&snapshot.log)?;
@@ -130,7 +139,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             access,
             diagnostics,
-            published: Published::new(snapshot, assigned.doors, cores),
+            published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started: Instant::now(),
         });

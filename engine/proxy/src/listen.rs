@@ -146,7 +146,8 @@ async fn accept(core: Rc<Core>, accepting: Rc<Accepting>) {
             Ok((stream, peer)) => {
                 core.metrics.connections_accepted.add(1);
                 match Client::admit(&core, Transport::Plain(stream.clone()), peer, &accepting.door) {
-                    Some(client) => rt::spawn(conn::h1::serve(Rc::clone(&core), client)),
+                    Some(client) => conn::spawn(&core, client),
+                    None if core.local_of_door(accepting.door.id).tls(accepting.door.id).is_some() => {}
                     None => rt::send_now(stream.fd(), OVERLOADED),
                 }
             }

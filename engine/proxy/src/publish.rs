@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use sluice_rules::snapshot::{Endpoint, Snapshot};
+use sluice_rules::snapshot::{Endpoint, Listener, Snapshot};
 
 use crate::listen::Door;
 use crate::observe::series::SeriesTable;
+use crate::tls::server::{Server, ServerError};
+use crate::tls::tickets::Secrets;
 
 /// The configuration and what its names stand for now.
 pub(crate) struct Publication {
@@ -18,6 +20,10 @@ pub(crate) struct Publication {
     pub(crate) doors: Vec<Arc<Door>>,
     /// For each upstream the addresses of its endpoints.
     pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    /// For each listener how its connections are protected, if they are.
+    pub(crate) tls: Vec<Option<Arc<Server>>>,
+    /// What session tickets are sealed with, unless a listener has something of its own.
+    pub(crate) tickets: Arc<Secrets>,
     /// The figures of its routes and upstreams.
     pub(crate) series: Arc<SeriesTable>,
     /// Counts configurations.
@@ -29,14 +35,19 @@ pub(crate) struct Publication {
 /// A configuration that can take another's place at once.
 pub(crate) struct Successor {
     pub(crate) snapshot: Arc<Snapshot>,
+    tls: Vec<Option<Arc<Server>>>,
     series: Arc<SeriesTable>,
 }
 
 impl Publication {
     /// Does what a configuration needs to take this one's place, which takes a while for a large one.
-    pub(crate) fn succeeded_by(&self, snapshot: Snapshot) -> Successor {
+    ///
+    /// # Errors
+    /// If a listener cannot be protected as it asks for.
+    pub(crate) fn succeeded_by(&self, snapshot: Snapshot) -> Result<Successor, ServerError> {
         let series = Arc::new(self.series.renewed(&snapshot));
-        Successor { snapshot: Arc::new(snapshot), series }
+        let tls = protections(&snapshot, &self.tickets)?;
+        Ok(Successor { snapshot: Arc::new(snapshot), tls, series })
     }
 }
 
@@ -47,12 +58,18 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>, cores: usize) -> Self {
+    /// With the first configuration.
+    ///
+    /// # Errors
+    /// If a listener cannot be protected as it asks for.
+    pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>, cores: usize) -> Result<Self, ServerError> {
+        let tickets = Secrets::drawn();
+        let tls = protections(&snapshot, &tickets)?;
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
         let series = Arc::new(SeriesTable::new(cores, &snapshot));
         let snapshot = Arc::new(snapshot);
-        let first = Publication { snapshot, doors, addresses, series, configuration: 1, generation: 1 };
-        Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) }
+        let first = Publication { snapshot, doors, addresses, tls, tickets, series, configuration: 1, generation: 1 };
+        Ok(Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) })
     }
 
     /// The generation of the newest publication: one load, which is all that a request pays.
@@ -76,8 +93,9 @@ impl Published {
     ) -> Arc<Publication> {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
-        let Successor { snapshot, series } = next;
-        self.publish(Publication { snapshot, doors, addresses, series, configuration, generation });
+        let Successor { snapshot, tls, series } = next;
+        let tickets = Arc::clone(&before.tickets);
+        self.publish(Publication { snapshot, doors, addresses, tls, tickets, series, configuration, generation });
         before
     }
 
@@ -89,6 +107,8 @@ impl Published {
             snapshot: Arc::clone(&before.snapshot),
             doors: before.doors.clone(),
             addresses,
+            tls: before.tls.clone(),
+            tickets: Arc::clone(&before.tickets),
             series: Arc::clone(&before.series),
             configuration: before.configuration,
             generation: before.generation + 1,
@@ -101,6 +121,15 @@ impl Published {
         self.current.store(Arc::new(next));
         self.generation.store(generation, Ordering::Release);
     }
+}
+
+/// How the connections of each listener are protected.
+fn protections(snapshot: &Snapshot, tickets: &Arc<Secrets>) -> Result<Vec<Option<Arc<Server>>>, ServerError> {
+    let protection = |listener: &Listener| {
+        let server = listener.tls.as_ref().map(|tls| Server::new(listener, tls, tickets));
+        server.transpose().map(|server| server.map(Arc::new))
+    };
+    snapshot.listeners.iter().map(protection).collect()
 }
 
 fn fixed(endpoints: &[Endpoint]) -> Vec<SocketAddr> {

@@ -1,16 +1,20 @@
 //! The connection to a peer, plain or protected: what the rest of the data path reads from and writes to.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
-use crate::rt::{Buffer, Canceller, Stream};
+use crate::rt::{self, Buffer, Canceller, Pending, Stream};
+use crate::tls::stream::TlsStream;
 
 /// A connection. Clones are the same connection; one reads while another writes.
 #[derive(Clone)]
 pub(crate) enum Transport {
     /// TCP alone.
     Plain(Stream),
+    /// TLS over it, once the handshake is done.
+    Tls(Rc<TlsStream>),
 }
 
 impl Transport {
@@ -18,6 +22,7 @@ impl Transport {
     pub(crate) fn fd(&self) -> RawFd {
         match self {
             Transport::Plain(stream) => stream.fd(),
+            Transport::Tls(stream) => stream.stream().fd(),
         }
     }
 
@@ -25,14 +30,25 @@ impl Transport {
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Transport::Plain(stream) => stream.local_address(),
+            Transport::Tls(stream) => stream.stream().local_address(),
         }
     }
 
-    /// Reads behind what is in the buffer, which must have room. 0: the peer has closed its side. Must not be
-    /// dropped before it is done, or bytes that have arrived are lost.
+    /// The version of HTTP that was agreed on (ALPN), if it is HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Tls(stream) => stream.facts(|facts| facts.alpn_protocol() == Some(b"h2")),
+        }
+    }
+
+    /// Reads behind what is in the buffer, which must have room. 0: the peer has closed its side; under TLS an end
+    /// that the peer has not told of is an error. Must not be dropped before it is done, or bytes that have arrived
+    /// are lost.
     pub(crate) async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
         match self {
             Transport::Plain(stream) => stream.read(buffer).await,
+            Transport::Tls(stream) => stream.read(buffer).await,
         }
     }
 
@@ -45,13 +61,16 @@ impl Transport {
     ) -> (Option<io::Result<usize>>, Buffer) {
         match self {
             Transport::Plain(stream) => stream.read_unless(canceller, buffer).await,
+            Transport::Tls(stream) => stream.read_unless(canceller, buffer).await,
         }
     }
 
-    /// Writes some of what is in the buffer and drops it from there.
+    /// Writes some of what is in the buffer and drops it from there. What is left has to be written next. Under TLS
+    /// it may be that nothing could be dropped yet.
     pub(crate) async fn write(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
         match self {
             Transport::Plain(stream) => stream.write(buffer).await,
+            Transport::Tls(stream) => stream.write(buffer).await,
         }
     }
 
@@ -59,6 +78,48 @@ impl Transport {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Transport::Plain(stream) => stream.readable().await,
+            Transport::Tls(stream) => stream.readable().await,
+        }
+    }
+
+    /// What a read would find, as far as can be told without reading.
+    pub(crate) fn pending(&self) -> Pending {
+        match self {
+            Transport::Plain(stream) => rt::pending(stream.fd()),
+            Transport::Tls(stream) => stream.pending(),
+        }
+    }
+
+    /// Sends what the socket takes at once, for answers that must not need a buffer. Nothing under TLS, which needs
+    /// one.
+    pub(crate) fn send_now(&self, bytes: &[u8]) {
+        match self {
+            Transport::Plain(stream) => rt::send_now(stream.fd(), bytes),
+            Transport::Tls(_) => {}
+        }
+    }
+
+    /// Tells the peer that nothing more is sent, where there is a word for it, once all was written.
+    pub(crate) async fn close_notify(&self) {
+        match self {
+            Transport::Plain(_) => {}
+            Transport::Tls(stream) => stream.close_notify().await,
+        }
+    }
+
+    /// Closes the direction to the peer in good order, once all was written.
+    pub(crate) async fn finish(&self) {
+        match self {
+            Transport::Plain(stream) => rt::shutdown(stream.fd(), Shutdown::Write),
+            Transport::Tls(stream) => stream.finish().await,
+        }
+    }
+
+    /// Makes sure that the peer does not take the end for a good one.
+    pub(crate) fn abort(&self) {
+        match self {
+            Transport::Plain(stream) => rt::reset_on_close(stream.fd()),
+            Transport::Tls(stream) => stream.abort(),
         }
     }
 }

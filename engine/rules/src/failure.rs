@@ -23,6 +23,8 @@ pub enum Failure {
     RequestHost,
     /// A field name has an underscore, which many applications take for a hyphen.
     RequestUnderscore,
+    /// The authority is not one that the connection's certificate is for (RFC 9110 §7.4).
+    RequestMisdirected,
     /// A WebSocket handshake that is none (RFC 6455 §4.1).
     RequestUpgrade,
     /// The chunked content is not strictly valid.
@@ -59,6 +61,12 @@ pub enum Failure {
     ConnectionTimeout,
     /// No descriptor was left for a connection to the upstream.
     DescriptorLimit,
+    /// The upstream's certificate is not trusted, or not for the name that is asked for.
+    TlsCertificate,
+    /// The upstream refused the TLS handshake, by an alert.
+    TlsAlert,
+    /// The TLS handshake with the upstream failed otherwise.
+    TlsProtocol,
     /// The upstream closed the connection before a response.
     ConnectionTerminated,
     /// No response within `timeouts.response`, or none complete within the route's `timeout`.
@@ -127,12 +135,16 @@ impl Failure {
             Failure::HeaderTimeout | Failure::BodyTimeout => 408,
             Failure::BodyTooLarge => 413,
             Failure::Expectation => 417,
+            Failure::RequestMisdirected => 421,
             Failure::MethodNotAllowed => 405,
             Failure::NoRoute => 404,
             // Nobody reads it; the code is the one that nginx made known for this in logs.
             Failure::ClientGone | Failure::WriteTimeout => 499,
             Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => 503,
             Failure::ConnectionRefused
+            | Failure::TlsCertificate
+            | Failure::TlsAlert
+            | Failure::TlsProtocol
             | Failure::ConnectionTerminated
             | Failure::ResponseIncomplete
             | Failure::ResponseHead(_)
@@ -162,6 +174,7 @@ impl Failure {
             | Failure::RequestIncomplete
             | Failure::Expectation
             | Failure::MethodUnsupported => "http_request_error",
+            Failure::RequestMisdirected => "misdirected_request",
             Failure::HeaderTimeout => "header_timeout",
             Failure::BodyTimeout => "body_timeout",
             Failure::BodyTooLarge => "body_too_large",
@@ -174,6 +187,9 @@ impl Failure {
             Failure::DnsError => "dns_error",
             Failure::ConnectionRefused => "connection_refused",
             Failure::ConnectionTimeout => "connection_timeout",
+            Failure::TlsCertificate => "tls_certificate_error",
+            Failure::TlsAlert => "tls_alert_received",
+            Failure::TlsProtocol => "tls_protocol_error",
             Failure::ConnectionTerminated | Failure::ResponseReset => "connection_terminated",
             Failure::ResponseTimeout => "http_response_timeout",
             Failure::ReadTimeout => "connection_read_timeout",
@@ -234,6 +250,7 @@ impl Failure {
             | Failure::RequestTarget(_)
             | Failure::RequestHost
             | Failure::RequestUnderscore
+            | Failure::RequestMisdirected
             | Failure::RequestUpgrade
             | Failure::RequestChunk(_)
             | Failure::RequestIncomplete
@@ -252,6 +269,9 @@ impl Failure {
             Failure::DnsError
             | Failure::ConnectionRefused
             | Failure::ConnectionTimeout
+            | Failure::TlsCertificate
+            | Failure::TlsAlert
+            | Failure::TlsProtocol
             | Failure::ConnectionTerminated
             | Failure::ResponseTimeout
             | Failure::ReadTimeout
@@ -302,6 +322,7 @@ impl Failure {
             },
             Failure::RequestHost => "Exactly one valid Host is needed.",
             Failure::RequestUnderscore => "Field names with an underscore are not accepted here.",
+            Failure::RequestMisdirected => "The host is not one that this connection is for.",
             Failure::RequestUpgrade => "The WebSocket handshake is invalid.",
             Failure::RequestChunk(_) => "The chunked content is invalid.",
             Failure::RequestIncomplete => "The request is incomplete.",
@@ -317,6 +338,9 @@ impl Failure {
                 "The service is overloaded or not available now."
             }
             Failure::ConnectionRefused
+            | Failure::TlsCertificate
+            | Failure::TlsAlert
+            | Failure::TlsProtocol
             | Failure::ConnectionTerminated
             | Failure::ResponseIncomplete
             | Failure::ResponseHead(_)
@@ -355,7 +379,8 @@ impl Failure {
             | Failure::OutOfMemory
             | Failure::ConnectionLimit
             | Failure::Internal => true,
-            Failure::RequestUpgrade
+            Failure::RequestMisdirected
+            | Failure::RequestUpgrade
             | Failure::Expectation
             | Failure::MethodNotAllowed
             | Failure::NoRoute
@@ -363,6 +388,9 @@ impl Failure {
             | Failure::ConnectionRefused
             | Failure::ConnectionTimeout
             | Failure::DescriptorLimit
+            | Failure::TlsCertificate
+            | Failure::TlsAlert
+            | Failure::TlsProtocol
             | Failure::ConnectionTerminated
             | Failure::ResponseTimeout
             | Failure::ReadTimeout
@@ -404,6 +432,7 @@ pub fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",

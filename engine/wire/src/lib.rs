@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod client_hello;
 pub mod fields;
 pub mod forwarded;
 pub mod grpc;

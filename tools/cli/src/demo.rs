@@ -52,7 +52,7 @@ fn to_try(gateway: &Gateway, file: &Path) -> String {
     let file = file.display();
     // As it was called, since it may not be in the path.
     let sluice = std::env::args().next().unwrap_or_else(|| "sluice".to_owned());
-    let url = gateway.listening.first().map(|address| format!("http://{address}")).unwrap_or_default();
+    let url = gateway.listening.first().cloned().unwrap_or_default();
     let mut lines = vec!["Try:\n".to_owned()];
     let curl = |arguments: String, what: &str| format!("  curl {arguments:54} # {what}");
     lines.extend(TRY.map(|(path, what)| curl(format!("-i --path-as-is {url}{path}"), what)));

@@ -78,8 +78,7 @@ pub(crate) fn serve(reading: Reading, source: Option<Source>, ready: impl FnOnce
 /// The one line that says what serves, on what.
 pub(crate) fn ready_line(gateway: &Gateway) -> String {
     let mut line = String::from("ready: ");
-    let listening: Vec<String> = gateway.listening.iter().map(|address| format!("http://{address}")).collect();
-    line.push_str(&listening.join(", "));
+    line.push_str(&gateway.listening.join(", "));
     if let Some(admin) = &gateway.admin {
         let _ = write!(line, ", admin {admin}");
     }

@@ -3,7 +3,6 @@
 //! While nothing is asked the connection is a small task that waits for readiness and holds no buffer. What it
 //! needs to serve is allocated when a request comes and kept as long as requests follow each other closely.
 
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::deadline::{Expiry, LEAVING_IDLE_MAX, TICK};
 use crate::exchange::Exchange;
 use crate::observe::record::{Phase, Times};
 use crate::respond::{Response, respond};
-use crate::rt::{self, Buffer, Canceller, LARGE, Pending};
+use crate::rt::{Buffer, Canceller, LARGE, Pending};
 use crate::upload::Upload;
 
 use super::{Client, request, response};
@@ -56,7 +55,7 @@ pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> 
     async move {
         loop {
             // A client that connects and says nothing gets no buffer.
-            if client.served.get() || rt::pending(client.stream.fd()) == Pending::Nothing {
+            if client.served.get() || client.stream.pending() == Pending::Nothing {
                 let patience = {
                     let local = client.local(&core);
                     let timeouts = &client.listener(&local).timeouts;
@@ -80,7 +79,7 @@ pub(crate) fn serve(core: Rc<Core>, client: Client) -> impl Future<Output = ()> 
 /// Serves requests as long as they follow each other closely.
 async fn serve_while_warm(core: &Rc<Core>, client: &Client) -> After {
     let Some(mut input) = core.buffers.take() else {
-        rt::send_now(client.stream.fd(), OVERLOADED);
+        client.stream.send_now(OVERLOADED);
         return After::Close;
     };
     let mut scratch = core.scratch();
@@ -206,7 +205,7 @@ async fn read_head(
             result
         };
         match result {
-            Ok(0) if begun && client.deadline.expired() => {
+            Ok(0) | Err(_) if begun && client.deadline.expired() => {
                 times.waited = core.clock.now().saturating_sub(times.began);
                 return (Head::Failed(Failure::HeaderTimeout, times), input);
             }
@@ -256,12 +255,14 @@ async fn serve_one(
     }
     if !sent.intact || !exchange.keep_alive {
         if sent.linger || (sent.intact && upload.is_some()) {
-            rt::shutdown(client.stream.fd(), Shutdown::Write);
+            client.stream.finish().await;
             if let Some(upload) = upload {
                 // One reader at a time: what it leaves is taken below, whatever it ends with.
                 let _ = upload.drain(core).await;
             }
             linger(core, client, input).await;
+        } else if sent.intact {
+            client.stream.close_notify().await;
         }
         return None;
     }
@@ -296,8 +297,8 @@ async fn refuse(core: &Rc<Core>, client: &Client, failure: Failure, times: Times
 
 /// Takes for a while what the client still sends, so that it can read the last response: closing a socket with
 /// unread bytes resets the connection.
-async fn linger(core: &Core, client: &Client, mut buffer: Buffer) {
-    rt::shutdown(client.stream.fd(), Shutdown::Write);
+pub(crate) async fn linger(core: &Core, client: &Client, mut buffer: Buffer) {
+    client.stream.finish().await;
     client.deadline.set(core.deadlines.after(LINGER_TIME_MAX), Expiry::ShutBoth);
     let mut taken = 0;
     while taken < LINGER_BYTES_MAX {

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::Listener;
 use sluice_wire::forwarded::Hop;
 
@@ -21,7 +22,8 @@ use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
-use crate::rt::{Buffer, SMALL};
+use crate::rt::{self, Buffer, SMALL};
+use crate::tls::accept::{self, Identity};
 use crate::transport::Transport;
 
 /// A connection that a client has made.
@@ -33,6 +35,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// What upstreams are told of it.
     pub(crate) hop: Hop,
+    /// What it has said in its handshake.
+    pub(crate) identity: Option<Box<Identity>>,
     /// Whether it has sent a request already.
     pub(crate) served: Cell<bool>,
     open: Open,
@@ -50,14 +54,31 @@ impl Client {
             door: door.id,
             peer,
             hop: config.hop(peer.ip()),
+            identity: None,
             served: Cell::new(false),
             open,
         })
     }
 
+    /// Whether something comes before HTTP.
+    fn has_preface(&self, core: &Core) -> bool {
+        self.listener(&self.local(core)).tls.is_some()
+    }
+
     /// What its listener expects of it.
     pub(crate) fn listener<'l>(&self, local: &'l Local) -> &'l Listener {
         local.listener(self.door).expect("a client is served by a configuration that names its door")
+    }
+
+    /// Whether a request for `host` belongs on this connection.
+    ///
+    /// # Errors
+    /// [`Failure::RequestMisdirected`]
+    pub(crate) fn check_authority(&self, host: &str) -> Result<(), Failure> {
+        match &self.identity {
+            Some(identity) if !identity.serves(host) => Err(Failure::RequestMisdirected),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The newest configuration that applies to it.
@@ -108,6 +129,36 @@ impl Client {
             exchange.times.waited += core.clock.now() - since;
         }
         (outcome, buffer)
+    }
+}
+
+/// Serves a connection from its first byte to its end.
+pub(crate) fn spawn(core: &Rc<Core>, client: Client) {
+    let core = Rc::clone(core);
+    if !client.has_preface(&core) {
+        rt::spawn(h1::serve(core, client));
+        return;
+    }
+    rt::spawn(async move {
+        // Boxed, so that it takes no room once it is done.
+        let Some(client) = Box::pin(prepare(&core, client)).await else { return };
+        if client.stream.is_http2() {
+            Box::pin(h2::serve(core, client, None)).await;
+        } else {
+            h1::serve(core, client).await;
+        }
+    });
+}
+
+/// Takes what comes before HTTP, within the time for a head. `None`: the connection is over.
+async fn prepare(core: &Rc<Core>, mut client: Client) -> Option<Client> {
+    let local = client.local(core);
+    client.deadline.set_after(client.listener(&local).timeouts.header, Expiry::ShutBoth);
+    if let Some(server) = local.tls(client.door).cloned() {
+        drop(local);
+        accept::protect(core, &mut client, &server).await.then_some(client)
+    } else {
+        Some(client)
     }
 }
 

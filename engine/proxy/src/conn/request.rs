@@ -34,6 +34,7 @@ pub(super) fn admit(
     let listener = client.listener(&exchange.local);
     let address = || client.stream.local_address().ok();
     let admitted = admission::admit(listener, request, address, target, authority)?;
+    client.check_authority(authority.host())?;
     exchange.framing = admitted.framing;
     exchange.connection = admitted.connection;
     exchange.expects_continue = admitted.expects_continue;

@@ -20,7 +20,7 @@ use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
 use crate::observe::record::Phase;
-use crate::rt::{self, Buffer, SMALL};
+use crate::rt::{Buffer, SMALL};
 use crate::upload::Upload;
 use crate::upstream::{Leg, Link, UpstreamResponse};
 use crate::wheel::Tick;
@@ -60,7 +60,7 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply
         exchange.answered(503, Some(Failure::OutOfMemory));
         match &exchange.stream {
             Some(stream) => stream.reset(Reason::REFUSED_STREAM),
-            None => rt::send_now(exchange.client.stream.fd(), OVERLOADED),
+            None => exchange.client.stream.send_now(OVERLOADED),
         }
         return SentResponse::broken();
     };

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -144,7 +143,7 @@ impl Writer {
     /// Says that nothing more comes.
     async fn close(&mut self, core: &Core) {
         match self {
-            Writer::Transport(transport) => rt::shutdown(transport.fd(), Shutdown::Write),
+            Writer::Transport(transport) => transport.finish().await,
             Writer::Stream(stream) => {
                 // Without a buffer it ends with the stream.
                 if let Some(empty) = core.buffers.take() {
@@ -157,7 +156,7 @@ impl Writer {
     /// Keeps the peer from taking what it has got for all there is.
     fn break_off(&mut self) {
         match self {
-            Writer::Transport(transport) => rt::reset_on_close(transport.fd()),
+            Writer::Transport(transport) => transport.abort(),
             Writer::Stream(stream) => stream.reset(Reason::CANCEL),
         }
     }

@@ -1,6 +1,7 @@
 //! The control thread: slow and rare work, on tokio, so that well-kept libraries serve it unchanged.
 
 pub(crate) mod admin;
+mod certificates;
 pub(crate) mod doors;
 mod names;
 pub(crate) mod reload;
@@ -23,6 +24,7 @@ use crate::observe::metrics::CoreMetrics;
 use crate::publish::Publication;
 use crate::rt::Mailbox;
 
+use certificates::Renewals;
 use doors::Doors;
 use names::Names;
 use reload::{Configured, Effective, Outcomes, Source};
@@ -55,6 +57,7 @@ pub(crate) struct Control {
     /// Held while doors open or close, which never waits for anything outside the process.
     changing: tokio::sync::Mutex<()>,
     reloads: Outcomes,
+    renewals: Renewals,
     /// Configurations that were replaced and that a core may still hold.
     replaced: Mutex<Vec<Arc<Publication>>>,
     drain_asked: Notify,
@@ -90,6 +93,7 @@ impl Control {
             reloading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             reloads: Outcomes::default(),
+            renewals: Renewals::default(),
             replaced: Mutex::default(),
             drain_asked: Notify::new(),
         }
@@ -192,6 +196,8 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     let (asked, all_asked) = tokio::sync::oneshot::channel();
     tokio::spawn(names::resolve(Arc::clone(control), asked));
     tokio::spawn(watch::watch(Arc::clone(control)));
+    tokio::spawn(certificates::watch(Arc::clone(control)));
+    tokio::spawn(certificates::renew_tickets(Arc::clone(control)));
     tokio::spawn(Arc::clone(control).free_replaced());
     let there = Arc::clone(control);
     tokio::spawn(async move {

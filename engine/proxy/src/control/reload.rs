@@ -135,12 +135,12 @@ impl Control {
             let print = watch::fingerprint(&files);
             let Reading { snapshot, effective, report, files: read } = there();
             let print = if read == files { print } else { watch::fingerprint(&read) };
-            (snapshot.map(|snapshot| before.succeeded_by(snapshot)), effective, report, read, print)
+            (snapshot.map(|snapshot| before.succeeded_by(snapshot)).transpose(), effective, report, read, print)
         });
         let read = timeout(READ_TIME_MAX, read).await;
         let Ok(Ok((next, effective, report, files, print))) = read else { return Err(ReloadError::Reading) };
         self.watched.set(files, print);
-        let Some(next) = next else { return Err(ReloadError::Rejected(report)) };
+        let Some(next) = next.map_err(StartError::from)? else { return Err(ReloadError::Rejected(report)) };
         let read = started.elapsed();
         // A name that has no address yet would be an upstream that fails until it has.
         let _ = timeout(NAMES_TIME_MAX, self.names.learn(&next.snapshot)).await;
@@ -169,6 +169,7 @@ impl Control {
         let (configuration, generation) = {
             let current = self.shared.published.current();
             self.names.renew(&current.snapshot);
+            self.renewals.renewed.notify_one();
             (current.configuration, current.generation)
         };
         let mut all_sent = true;

@@ -70,6 +70,8 @@ pub(super) fn figures(control: &Control) -> String {
         diagnostics_dropped: control.shared.diagnostics.dropped(),
         driver: &control.driver,
         configuration: publication.configuration,
+        listeners: &publication.snapshot.listeners,
+        tls: &publication.tls,
     })
 }
 
@@ -78,6 +80,12 @@ pub(super) fn reload_metrics(control: &Control) -> String {
     let name = "sluice_config_reloads_total";
     let mut out = format!("# HELP {name} Reloads of the configuration by outcome.\n# TYPE {name} counter\n");
     for (outcome, count) in control.reloads.all() {
+        let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
+    }
+    let name = "sluice_tls_certificate_reloads_total";
+    let help = "Certificates and ticket keys that were read again since they had changed, by outcome.";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (outcome, count) in control.renewals.all() {
         let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
     out

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
@@ -67,25 +67,7 @@ pub(super) async fn watch(control: Arc<Control>) {
             control.watched.renewed.notified().await;
             continue;
         }
-        // One is enough: the others are read together with it.
-        let (events, mut changes) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                let _ = events.try_send(());
-            }
-        });
-        let mut watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                tracing::error!(%error, "files cannot be watched; reload by HUP or `sluice reload`");
-                return;
-            }
-        };
-        for folder in folders(&files) {
-            if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(%error, folder = %folder.display(), "a folder cannot be watched for changes");
-            }
-        }
+        let mut folders = Folders::watch(&files);
         loop {
             // First a look: a change may have come before the folders were watched.
             let before = control.watched.state();
@@ -95,13 +77,53 @@ pub(super) async fn watch(control: Arc<Control>) {
                 let _ = control.reload().await;
             }
             tokio::select! {
-                _ = changes.recv() => {}
+                () = folders.changed() => {}
                 () = control.watched.renewed.notified() => break,
             }
-            for _ in 0..CHANGES_MAX {
-                if timeout(QUIET, changes.recv()).await.is_err() {
-                    break;
-                }
+        }
+    }
+}
+
+/// Folders that are watched.
+pub(super) struct Folders {
+    /// Held, not used: it ends when it is dropped.
+    _watcher: Option<RecommendedWatcher>,
+    changes: mpsc::Receiver<()>,
+}
+
+impl Folders {
+    /// Watches the folders that the files are in.
+    pub(super) fn watch(files: &[PathBuf]) -> Folders {
+        // One is enough: the others are read together with it.
+        let (events, changes) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = events.try_send(());
+            }
+        });
+        let mut watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::error!(%error, "files cannot be watched; reload by HUP or `sluice reload`");
+                return Folders { _watcher: None, changes };
+            }
+        };
+        for folder in folders(files) {
+            if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                tracing::warn!(%error, folder = %folder.display(), "a folder cannot be watched for changes");
+            }
+        }
+        Folders { _watcher: Some(watcher), changes }
+    }
+
+    /// Waits until something has changed and nothing more does. Without a watcher that is never.
+    pub(super) async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        for _ in 0..CHANGES_MAX {
+            if timeout(QUIET, self.changes.recv()).await.is_err() {
+                return;
             }
         }
     }

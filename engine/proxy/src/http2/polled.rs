@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -86,7 +85,7 @@ impl Polled {
             if self.is_flushed() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        rt::shutdown(self.0.transport.fd(), Shutdown::Write);
+        self.0.transport.finish().await;
     }
 }
 

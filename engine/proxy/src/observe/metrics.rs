@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_rules::failure::Failure;
 
+use crate::tls::accept::{Kind, Reason};
+
 use super::histogram::Overheads;
 
 /// A number that one core writes and others read.
@@ -53,6 +55,10 @@ pub(crate) struct CoreMetrics {
     pub(crate) busy_nanos: Counter,
     /// By the first digit of the status.
     pub(crate) responses: [Counter; 6],
+    /// By their kind.
+    pub(crate) tls_handshakes: [Counter; Kind::ALL.len()],
+    /// By their reason.
+    pub(crate) tls_failures: [Counter; Reason::ALL.len()],
     pub(crate) upstream_connects: Counter,
     pub(crate) upstream_reuses: Counter,
     pub(crate) upstream_retries: Counter,

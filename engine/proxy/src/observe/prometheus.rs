@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
+use sluice_rules::snapshot::Listener;
+
+use crate::tls::accept::{Kind, Reason};
+use crate::tls::server::Server;
+
 use super::histogram::{DURATION_BOUNDS, Histogram, OVERHEAD_BOUNDS, SIZE_BOUNDS, Total};
 use super::metrics::{CoreMetrics, Counter};
 use super::series::{CLASSES, METHODS, SeriesTable};
@@ -19,6 +24,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) driver: &'a str,
     /// Counts configurations.
     pub(crate) configuration: u64,
+    pub(crate) listeners: &'a [Listener],
+    /// How each of them is protected, if it is.
+    pub(crate) tls: &'a [Option<Arc<Server>>],
 }
 
 /// Nanoseconds in the unit that is told, which is seconds.
@@ -28,6 +36,7 @@ const NANOS: f64 = 1e9;
 pub(crate) fn render(sources: &Sources<'_>) -> String {
     let mut page = Page(String::with_capacity(64 * 1024));
     page.requests(sources);
+    page.tls(sources);
     page.upstreams(sources);
     page.own(sources);
     page.0
@@ -118,6 +127,32 @@ impl Page {
         self.family(name, "counter", "Requests that ended early, by cause (RFC 9209).");
         for (label, count) in failures {
             self.put(format_args!("{name}{{cause=\"{label}\"}} {count}\n"));
+        }
+    }
+
+    /// Handshakes of clients.
+    fn tls(&mut self, sources: &Sources<'_>) {
+        let name = "sluice_tls_handshakes_total";
+        self.family(name, "counter", "Handshakes with clients by version and whether they went on with a session.");
+        for kind in Kind::ALL {
+            let count = sources.cores.iter().map(|core| core.tls_handshakes[kind as usize].get()).sum::<u64>();
+            let (version, resumed) = kind.labels();
+            self.put(format_args!("{name}{{version=\"{version}\",resumed=\"{resumed}\"}} {count}\n"));
+        }
+        let name = "sluice_tls_handshake_failures_total";
+        self.family(name, "counter", "Handshakes with clients that failed, by reason.");
+        for reason in Reason::ALL {
+            let count = sources.cores.iter().map(|core| core.tls_failures[reason as usize].get()).sum::<u64>();
+            self.put(format_args!("{name}{{reason=\"{}\"}} {count}\n", reason.label()));
+        }
+        let name = "sluice_tls_certificate_not_after_seconds";
+        self.family(name, "gauge", "Until when a certificate is valid, in seconds since 1970.");
+        for (listener, server) in sources.listeners.iter().zip(sources.tls) {
+            for certificate in server.iter().flat_map(|server| server.certificates.all()) {
+                let (listener, file) = (escaped(&listener.name), certificate.files.chain.display().to_string());
+                let (file, not_after) = (escaped(&file), certificate.not_after);
+                self.put(format_args!("{name}{{listener=\"{listener}\",file=\"{file}\"}} {not_after}\n"));
+            }
         }
     }
 
@@ -216,7 +251,8 @@ mod tests {
     }
 
     fn rendered(cores: &[Arc<CoreMetrics>], series: &SeriesTable) -> String {
-        render(&Sources { cores, series, diagnostics_dropped: 0, driver: "epoll", configuration: 3 })
+        let (listeners, tls) = (&[][..], &[][..]);
+        render(&Sources { cores, series, diagnostics_dropped: 0, driver: "epoll", configuration: 3, listeners, tls })
     }
 
     #[test]

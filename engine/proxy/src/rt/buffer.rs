@@ -192,6 +192,19 @@ impl Space {
         }
     }
 
+    /// Moves the bytes to the very front, for what is not passed on and needs no room there: a whole TLS record fits
+    /// into a buffer of the usual size then.
+    pub(crate) fn use_headroom(&mut self) {
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    /// How many more bytes [`Space::append_with`] can bring.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
     /// Puts bytes in front of those in it. `false` if there is no room, and then nothing is done.
     #[must_use]
     pub(crate) fn prepend(&mut self, bytes: &[u8]) -> bool {
