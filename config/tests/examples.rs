@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sluice_config::{Loaded, load, load_str_with};
-use sluice_rules::check::{Expect, TestRequest, Url, run_tests};
+use sluice_rules::check::{Expect, Scheme, TestRequest, Url, run_tests};
 use sluice_rules::snapshot::{
     AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Http2Limits, Level, Log, LogFormat, LogTarget,
     Piece, Protocols, Reload, Template, TlsVersion, Underscores, UnknownName, UpstreamHttp2, UpstreamProtocol,
@@ -170,8 +170,8 @@ fn logs_go_beside_the_file() {
 fn tests_are_plain_data() {
     let tests = example("tests.toml").snapshot.tests;
     assert!(tests[0].place.ends_with("tests.toml:20"), "{}", tests[0].place);
-    let url = Url { authority: "api.example.com".into(), target: "/users/42?full=1".into() };
-    let request = TestRequest { method: "GET".into(), url, fields: vec![], client_ip: None };
+    let url = Url { scheme: Scheme::Http, authority: "api.example.com".into(), target: "/users/42?full=1".into() };
+    let request = TestRequest { method: "GET".into(), url, fields: vec![], client_ip: None, http2: false };
     assert_eq!(tests[0].request, request);
     assert_eq!(tests[1].expect.location.as_deref(), Some("/new/a/b"));
     assert_eq!(tests[2].request.client_ip, "192.0.2.1".parse().ok());

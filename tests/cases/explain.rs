@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use sluice_load::origin::{Origin, Reply};
 use sluice_load::random::Random;
-use sluice_rules::check::{TestRequest, Url};
+use sluice_rules::check::{Scheme, TestRequest, Url};
 use sluice_rules::explain::{DATE, Explanation, Outcome, explain};
 use sluice_rules::snapshot::Snapshot;
 
@@ -203,8 +203,11 @@ fn request(random: &mut Random) -> (TestRequest, Vec<u8>) {
         fields.push(ODD_FIELDS[random.below(ODD_FIELDS.len() as u64) as usize]);
     }
     let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let url = Url { authority: host.to_owned(), target };
-    (TestRequest { method: method.to_owned(), url, fields, client_ip: Some([127, 0, 0, 1].into()) }, content)
+    let url = Url { scheme: Scheme::Http, authority: host.to_owned(), target };
+    (
+        TestRequest { method: method.to_owned(), url, fields, client_ip: Some([127, 0, 0, 1].into()), http2: false },
+        content,
+    )
 }
 
 /// Sends what was explained, and holds what comes of it against the explanation.
@@ -236,5 +239,6 @@ fn compare(site: &Site, explanation: &Explanation, content: &[u8], seen: &mut Se
             seen.answered += u32::from(failure.is_none());
             seen.refused += u32::from(failure.is_some());
         }
+        Outcome::Unanswered => panic!("HTTP/1.1 in plain text is always answered{}", shown()),
     }
 }

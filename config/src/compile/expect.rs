@@ -74,6 +74,7 @@ fn request(table: &schema::TestRequest) -> TestRequest {
         url: table.url.0.clone(),
         fields: fields.iter().map(|(name, value)| (name.value.clone(), value.0.clone())).collect(),
         client_ip: table.client_ip.given().map(|ip| ip.0),
+        http2: table.http2.value,
     }
 }
 

@@ -25,12 +25,14 @@ table! {
     pub struct TestRequest {
         /// The method.
         method: At<Method> = "GET",
-        /// The URL, such as `http://example.com/path?query`.
+        /// The URL, such as `https://example.com/path?query`.
         url: At<TestUrl>,
         /// Fields beside `Host`.
         fields: Optional<ByField<FieldValue>>,
         /// Where the client is.
         client_ip: Optional<Ip>,
+        /// Whether the client speaks HTTP/2, if the listener does.
+        http2: At<bool> = false,
     }
 }
 

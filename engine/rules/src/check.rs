@@ -30,11 +30,34 @@ pub struct TestRequest {
     pub fields: Vec<(String, String)>,
     /// Where the client is. `None`: it does not matter.
     pub client_ip: Option<IpAddr>,
+    /// Whether the client speaks HTTP/2, if the listener does.
+    pub http2: bool,
 }
 
-/// An `http` URL, apart as far as a request needs it. Whether its parts are valid is for the request to say.
+/// How a client protects its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Not at all.
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// An `http` or `https` URL, apart as far as a request needs it. Whether its parts are valid is for the request to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    /// How the connection is protected.
+    pub scheme: Scheme,
     /// Host and maybe port.
     pub authority: String,
     /// Path and query as they were written, from the first slash or question mark on; `/` if there is nothing.
@@ -47,8 +70,10 @@ impl Url {
     /// # Errors
     /// What is wrong with it, in a few words.
     pub fn parse(text: &str) -> Result<Url, &'static str> {
-        let Some(rest) = text.strip_prefix("http://") else {
-            return Err("expected a URL such as http://example.com/path");
+        let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (Scheme::Http, rest),
+            (None, Some(rest)) => (Scheme::Https, rest),
+            (None, None) => return Err("expected a URL such as http://example.com/path"),
         };
         if text.contains(|character: char| character.is_control() || character == ' ') {
             return Err("a URL has no spaces and no control characters");
@@ -64,7 +89,7 @@ impl Url {
             Some(b'/') => target.to_owned(),
             _ => format!("/{target}"),
         };
-        Ok(Url { authority: authority.to_owned(), target })
+        Ok(Url { scheme, authority: authority.to_owned(), target })
     }
 }
 
@@ -155,16 +180,17 @@ fn mismatches(expect: &Expect, actual: &Explanation) -> Vec<Mismatch> {
     let quoted = |text: &str| format!("`{text}`");
     let sent = match &actual.outcome {
         Outcome::Sent { target, host, .. } => Some((target.clone(), host.clone())),
-        Outcome::Answered { .. } => None,
+        Outcome::Answered { .. } | Outcome::Unanswered => None,
     };
     let answered = match &actual.outcome {
         Outcome::Answered { status, .. } => Some(*status),
-        Outcome::Sent { .. } => None,
+        Outcome::Sent { .. } | Outcome::Unanswered => None,
     };
     let upstream = actual.upstream.as_ref().map(|upstream| upstream.name.clone());
     // What is there instead of something that is answered here, and of something that is sent.
-    let instead_of_answer = upstream.as_ref().map_or(String::new(), |name| format!("sent to upstream `{name}`"));
-    let instead_of_sent = answered.map_or(String::new(), |status| format!("answered here with {status}"));
+    let nothing = || "no answer".to_owned();
+    let instead_of_answer = upstream.as_ref().map_or_else(nothing, |name| format!("sent to upstream `{name}`"));
+    let instead_of_sent = answered.map_or_else(nothing, |status| format!("answered here with {status}"));
 
     let mut found = Vec::new();
     let mut hold = |key: &str, expected: Option<String>, is: Option<String>, instead: &str| {
@@ -202,17 +228,27 @@ mod tests {
 
     #[test]
     fn urls_come_apart() {
-        for (text, authority, target) in [
-            ("http://a", "a", "/"),
-            ("http://a/", "a", "/"),
-            ("http://a:80/b//../c?d=/e", "a:80", "/b//../c?d=/e"),
-            ("http://[::1]?x", "[::1]", "/?x"),
+        for (text, scheme, authority, target) in [
+            ("http://a", Scheme::Http, "a", "/"),
+            ("http://a/", Scheme::Http, "a", "/"),
+            ("http://a:80/b//../c?d=/e", Scheme::Http, "a:80", "/b//../c?d=/e"),
+            ("https://[::1]?x", Scheme::Https, "[::1]", "/?x"),
         ] {
-            let expected = Url { authority: authority.into(), target: target.into() };
+            let expected = Url { scheme, authority: authority.into(), target: target.into() };
             assert_eq!(Url::parse(text), Ok(expected), "{text}");
         }
-        for text in ["", "/a", "a", "https://a", "http://", "http:///a", "http://a/b c", "http://a/#b", "http://a\r\n"]
-        {
+        for text in [
+            "",
+            "/a",
+            "a",
+            "ftp://a",
+            "http://",
+            "https://",
+            "http:///a",
+            "http://a/b c",
+            "http://a/#b",
+            "http://a\r\n",
+        ] {
             assert!(Url::parse(text).is_err(), "{text}");
         }
     }

@@ -5,6 +5,7 @@
 //! Only what changes from second to second is unknown: which endpoint, and whether it answers.
 
 pub mod hide;
+mod http2;
 mod listen;
 mod near;
 mod walk;
@@ -171,6 +172,8 @@ pub enum Outcome {
         /// Which failure it tells of, if it is an error: its label in logs and metrics.
         failure: Option<&'static str>,
     },
+    /// Nothing: the handshake fails, or the stream is reset. The last step says why.
+    Unanswered,
 }
 
 /// Explains what would happen to `request`, with the routes that nearly take it. What the configuration got from
@@ -179,20 +182,20 @@ pub enum Outcome {
 /// # Panics
 /// If the snapshot has no listener, which the configuration has checked.
 pub fn explain(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
-    let mut explanation = Walk::new(snapshot, request).go(true);
+    let mut explanation = Walk::new(snapshot, request).go(request, true);
     hide::explanation(&mut explanation, &snapshot.hidden);
     explanation
 }
 
 /// As [`explain`], without the routes that nearly take it, which cost a look at every route, and with what is hidden.
 pub(crate) fn explain_briefly(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
-    Walk::new(snapshot, request).go(false)
+    Walk::new(snapshot, request).go(request, false)
 }
 
 impl Explanation {
     /// The value of a field of the head that would be sent or answered, all of its lines as one list.
     pub fn field(&self, name: &str) -> Option<String> {
-        let (Outcome::Sent { head, .. } | Outcome::Answered { head, .. }) = &self.outcome;
+        let (Outcome::Sent { head, .. } | Outcome::Answered { head, .. }) = &self.outcome else { return None };
         let lines = head.split(|byte| *byte == b'\n').skip(1).filter_map(words::field);
         let values: Vec<String> =
             lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
@@ -202,15 +205,14 @@ impl Explanation {
     /// In one line: the route and what comes of it.
     pub fn summary(&self) -> String {
         let route = self.route.as_ref().map_or("no route".to_owned(), |route| format!("route `{}`", route.name));
+        let why = self.steps.last().map_or("", |step| step.why.as_str());
         match &self.outcome {
             Outcome::Sent { target, host, .. } => {
                 let upstream = self.upstream.as_ref().map_or("", |upstream| upstream.name.as_str());
                 format!("{route}; `{target}` for `{host}` is sent to upstream `{upstream}`")
             }
-            Outcome::Answered { status, .. } => {
-                let why = self.steps.last().map_or("", |step| step.why.as_str());
-                format!("{route}; answered here with {status}: {why}")
-            }
+            Outcome::Answered { status, .. } => format!("{route}; answered here with {status}: {why}"),
+            Outcome::Unanswered => format!("no answer: {why}"),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Question<'a> {
     /// Fields as `name: value`.
     pub(crate) fields: &'a [String],
     pub(crate) client_ip: Option<IpAddr>,
+    pub(crate) http2: bool,
 }
 
 /// Prints what would happen to a request, or all routes.
@@ -68,5 +69,6 @@ fn request(question: &Question<'_>) -> Result<TestRequest, String> {
         url,
         fields: question.fields.iter().map(field).collect::<Result<_, _>>()?,
         client_ip: question.client_ip,
+        http2: question.http2,
     })
 }

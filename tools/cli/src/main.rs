@@ -69,7 +69,7 @@ enum Command {
         /// The method
         #[arg(requires = "url")]
         method: Option<String>,
-        /// The URL, as http://host/path?query
+        /// The URL, as https://host/path?query
         url: Option<String>,
         /// A field of the request; may be given several times
         #[arg(short = 'H', long = "field", value_name = "NAME: VALUE")]
@@ -77,6 +77,9 @@ enum Command {
         /// Where the request comes from
         #[arg(long, value_name = "IP")]
         client_ip: Option<IpAddr>,
+        /// The client speaks HTTP/2, if the listener does
+        #[arg(long)]
+        http2: bool,
         /// How to print it
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
@@ -152,9 +155,9 @@ fn main() -> ExitCode {
         Command::Status { whom } => admin::status(&whom),
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
-        Command::Explain { file, method, url, fields, client_ip, format } => {
+        Command::Explain { file, method, url, fields, client_ip, http2, format } => {
             let asked = method.as_deref().zip(url.as_deref());
-            let question = asked.map(|(method, url)| Question { method, url, fields: &fields, client_ip });
+            let question = asked.map(|(method, url)| Question { method, url, fields: &fields, client_ip, http2 });
             explain::explain(&file, question, format)
         }
         Command::Config { file, format } => config(&file, format),

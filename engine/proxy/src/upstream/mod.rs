@@ -290,14 +290,8 @@ impl Endpoint {
 
     /// Whether a request goes by HTTP/2, as far as is known before connecting.
     fn speaks_http2(&self, exchange: &Exchange<'_>, upstream: &Upstream) -> bool {
-        match upstream.protocol {
-            UpstreamProtocol::Http1 => false,
-            UpstreamProtocol::Http2 => true,
-            // Few servers switch protocols on a stream.
-            _ if exchange.upgrade.is_some() => false,
-            UpstreamProtocol::Default => exchange.is_grpc,
-            UpstreamProtocol::Auto => exchange.is_grpc || self.has_agreed_on_http2.get(),
-        }
+        let known = upstream.protocol.speaks_http2(exchange.is_grpc, exchange.upgrade.is_some());
+        known.unwrap_or_else(|| self.has_agreed_on_http2.get())
     }
 }
 

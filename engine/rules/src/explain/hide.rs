@@ -29,6 +29,7 @@ pub(crate) fn explanation(explanation: &mut Explanation, hidden: &[String]) {
             bytes(head, hidden);
             bytes(body, hidden);
         }
+        Outcome::Unanswered => {}
     }
     texts.into_iter().for_each(|one| text(one, hidden));
 }

@@ -2,34 +2,139 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::check::TestRequest;
-use crate::snapshot::{Listener, Snapshot};
+use sluice_wire::h1::parse::HeadError;
 
-use super::ChosenListener;
+use crate::check::{Scheme, TestRequest, Url};
+use crate::failure::Failure;
+use crate::snapshot::{Listener, Protocols, Snapshot, Tls};
 
-/// The listener that a client reaches under this authority: one with its address, else with its port, else the
-/// first one, since names and forwarded ports are nothing that the configuration knows of.
-pub(super) fn choose<'s>(snapshot: &'s Snapshot, authority: &str) -> (&'s Listener, ChosenListener) {
+use super::{ChosenListener, Decision, Step};
+
+/// The listener that a client reaches by this URL: one with its address, else with its port, else the first one with
+/// TLS or without it, as the scheme says, since names and forwarded ports are nothing that the configuration knows of.
+pub(super) fn choose<'s>(snapshot: &'s Snapshot, url: &Url) -> (&'s Listener, ChosenListener) {
+    let authority = url.authority.as_str();
     let bare = authority.parse::<SocketAddr>().ok();
     let host = bare.map(|address| address.ip()).or_else(|| authority.trim_matches(['[', ']']).parse().ok());
-    let port = match bare {
-        Some(address) => address.port(),
-        None => port_of(authority).unwrap_or(80),
+    let usual = match url.scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
     };
+    let port = bare.map(|address| address.port()).or_else(|| port_of(authority)).unwrap_or(usual);
     let accepts = |listener: &&Listener| listener.address.port() == port && takes(listener.address.ip(), host);
     let exact = |listener: &&Listener| Some(listener.address.ip()) == host && listener.address.port() == port;
+    let fits = |listener: &&Listener| fits(listener, url.scheme);
     let all = &snapshot.listeners;
-    let (listener, why) = if let Some(listener) = all.iter().find(exact) {
+    let fitting = all.iter().filter(fits).count();
+    let first = || all.iter().find(fits).unwrap_or(&all[0]);
+    let kind = match (fitting == all.len() || fitting == 0, url.scheme) {
+        (true, _) => "",
+        (false, Scheme::Http) => " without TLS",
+        (false, Scheme::Https) => " with TLS",
+    };
+    let (listener, why) = if let Some(listener) = all.iter().filter(fits).find(exact).or(all.iter().find(exact)) {
         (listener, "the URL has its address".to_owned())
-    } else if let Some(listener) = all.iter().find(accepts) {
+    } else if let Some(listener) = all.iter().filter(fits).find(accepts).or(all.iter().find(accepts)) {
         (listener, format!("it listens on port {port}"))
-    } else if all.len() == 1 {
-        (&all[0], "it is the only one".to_owned())
+    } else if all.len() == 1 || fitting == 1 {
+        (first(), format!("it is the only one{kind}"))
     } else {
-        (&all[0], format!("none listens on port {port}; this is the first one"))
+        (first(), format!("none listens on port {port}; this is the first one{kind}"))
     };
     let chosen = ChosenListener { name: listener.name.clone(), address: listener.address.to_string(), why };
     (listener, chosen)
+}
+
+/// Whether a listener expects what a client with this scheme begins with.
+fn fits(listener: &Listener, scheme: Scheme) -> bool {
+    listener.tls.is_some() == (scheme == Scheme::Https)
+}
+
+/// What comes of a connection before a request is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// HTTP/1.1 is spoken.
+    Http1,
+    /// HTTP/2 is spoken.
+    Http2,
+    /// What the client sends first is answered so.
+    Failed(Failure),
+    /// The handshake fails.
+    Unanswered,
+}
+
+/// The handshake and the version of HTTP, as far as there is something to say of them.
+pub(super) fn connect(listener: &Listener, request: &TestRequest, steps: &mut Vec<Step>) -> Begun {
+    let mut note = |name, decision, why: String| steps.push(Step { name, decision, why });
+    if !fits(listener, request.url.scheme) {
+        let is_meant = port_of(&request.url.authority).is_some();
+        let why = match (&listener.tls, is_meant) {
+            (Some(_), true) => "the listener expects TLS; the URL should begin with https://",
+            (None, true) => "the listener has no TLS, so that the handshake fails",
+            (Some(_), false) => "no listener is without TLS; the URL is taken for one with https://",
+            (None, false) => "no listener has TLS; something in front of the gateway is taken to have ended it",
+        };
+        note("tls", if is_meant { Decision::Refused } else { Decision::GoOn }, why.to_owned());
+        if is_meant {
+            return Begun::Unanswered;
+        }
+    }
+    if let Some(tls) = &listener.tls {
+        match shown(tls, &request.url.authority) {
+            Ok(why) => note("certificate", Decision::GoOn, why),
+            Err(why) => {
+                note("certificate", Decision::Refused, why);
+                return Begun::Unanswered;
+            }
+        }
+    }
+    let Protocols { http1, http2 } = listener.protocols;
+    match (listener.tls.is_some(), request.http2) {
+        (true, true) if http2 => note("protocol", Decision::GoOn, "HTTP/2, as agreed on (ALPN)".to_owned()),
+        (true, _) if http1 => {
+            let why = if request.http2 { "; the listener does not speak HTTP/2" } else { "" };
+            note("protocol", Decision::GoOn, format!("HTTP/1.1, as agreed on (ALPN){why}"));
+            return Begun::Http1;
+        }
+        (true, _) => {
+            let why = "the listener speaks HTTP/2 only, so that the handshake fails".to_owned();
+            note("protocol", Decision::Refused, why);
+            return Begun::Unanswered;
+        }
+        (false, true) if http2 => note("protocol", Decision::GoOn, "HTTP/2, by prior knowledge".to_owned()),
+        (false, false) if http1 => return Begun::Http1,
+        (false, asked) => {
+            let why = if asked { "the listener does not speak HTTP/2" } else { "the listener speaks HTTP/2 only" };
+            note("protocol", Decision::Refused, why.to_owned());
+            return Begun::Failed(Failure::RequestHead(HeadError::Version));
+        }
+    }
+    Begun::Http2
+}
+
+/// Which certificate a client is shown that connects to this authority, or why none.
+fn shown(tls: &Tls, authority: &str) -> Result<String, String> {
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+    let lower = host.trim_end_matches('.').to_ascii_lowercase();
+    // RFC 6066 §3: an address is never asked for.
+    let is_address = lower.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let name = (!is_address).then_some(lower.as_str());
+    let Some(certificates) = tls.shown(name) else {
+        return Err(format!("none is for `{lower}`, and `unknown-name` is \"refuse\", so that the handshake fails"));
+    };
+    let files: Vec<String> = certificates.iter().map(|one| one.files.chain.display().to_string()).collect();
+    let files = files.join(", or ");
+    let why = match name {
+        None => "the first one, since no client asks for an address".to_owned(),
+        Some(name) if certificates.iter().any(|one| one.is_for(name)) => format!("for `{name}`"),
+        Some(name) => format!("the first one, since none is for `{name}`"),
+    };
+    let client = match &tls.client {
+        None => "",
+        Some(client) if client.required => "; the client has to have one too",
+        Some(_) => "; the client may have one too",
+    };
+    Ok(format!("{files}: {why}{client}"))
 }
 
 /// Whether a listener on `address` is reached under `host`. A name may stand for any address.

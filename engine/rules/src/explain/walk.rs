@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use sluice_wire::authority::Authority;
 use sluice_wire::forwarded::CLAIMS;
+use sluice_wire::grpc;
 use sluice_wire::h1::body::Framing;
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadError, Progress};
+use sluice_wire::h2::outbound;
 use sluice_wire::head::{Request, RequestHead};
-use sluice_wire::target::Target;
+use sluice_wire::target::{Target, TargetError};
 use sluice_wire::writer::Writer;
 
 use crate::admission::{self, Admitted};
-use crate::check::TestRequest;
+use crate::check::{Scheme, TestRequest};
 use crate::failure::Failure;
 use crate::guard::{self, Method};
 use crate::outgoing::Outgoing;
@@ -23,26 +25,30 @@ use crate::route::{Found, Lookup};
 use crate::snapshot::{Action, Balance, Endpoint, Listener, Route, Snapshot, Upstream};
 
 use super::{
-    Bound, DATE, Decision, Explanation, FieldNote, Misses, Outcome, Step, TakenRoute, TakenUpstream, listen, near,
-    words,
+    Bound, DATE, Decision, Explanation, FieldNote, Misses, Outcome, Step, TakenRoute, TakenUpstream, http2, listen,
+    near, words,
 };
+use listen::Begun;
 
 /// A request on its way.
 pub(super) struct Walk<'s> {
     snapshot: &'s Snapshot,
     listener: &'s Listener,
     explanation: Explanation,
+    /// The head in the form of HTTP/1.1.
+    bytes: Vec<u8>,
     head: RequestHead,
     target: Target,
     authority: Authority,
     is_head: bool,
+    is_grpc: bool,
     expects_continue: bool,
     keep_alive: bool,
 }
 
 impl<'s> Walk<'s> {
     pub(super) fn new(snapshot: &'s Snapshot, request: &TestRequest) -> Self {
-        let (listener, chosen) = listen::choose(snapshot, &request.url.authority);
+        let (listener, chosen) = listen::choose(snapshot, &request.url);
         let client = request.client_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let nothing = Outcome::Answered { status: 0, head: Vec::new(), body: Vec::new(), failure: None };
         let explanation = Explanation {
@@ -61,20 +67,40 @@ impl<'s> Walk<'s> {
             snapshot,
             listener,
             explanation,
+            bytes: Vec::new(),
             head: RequestHead::default(),
             target: Target::default(),
             authority: Authority::default(),
             is_head: false,
+            is_grpc: false,
             expects_continue: false,
             keep_alive: false,
         }
     }
 
     /// Walks as far as the request comes, and notes what is sent or answered in the end.
-    pub(super) fn go(mut self, with_misses: bool) -> Explanation {
-        let bytes = self.explanation.request.clone();
-        let answer = match self.steps(&bytes, with_misses) {
+    pub(super) fn go(mut self, request: &TestRequest, with_misses: bool) -> Explanation {
+        let begun = listen::connect(self.listener, request, &mut self.explanation.steps);
+        let ended = match begun {
+            Begun::Http1 | Begun::Http2 => {
+                self.read_head(request, begun == Begun::Http2).and_then(|()| self.steps(with_misses))
+            }
+            Begun::Failed(failure) => Err(failure),
+            Begun::Unanswered => {
+                self.explanation.outcome = Outcome::Unanswered;
+                return self.explanation;
+            }
+        };
+        let answer = match ended {
             Ok(None) => return self.explanation,
+            // RFC 9113 §8.1.1: the stream is reset.
+            Err(failure @ Failure::RequestMalformed(_)) if failure.status() == 400 => {
+                self.explanation.outcome = Outcome::Unanswered;
+                return self.explanation;
+            }
+            Ok(Some(Reply { failure: Some(failure), .. })) | Err(failure) if self.is_grpc => {
+                Reply::grpc_failure(failure)
+            }
             Ok(Some(reply)) => reply,
             Err(failure) => Reply::failure(failure),
         };
@@ -87,15 +113,18 @@ impl<'s> Walk<'s> {
         let head_end = memchr::memmem::find(&space, b"\r\n\r\n").map_or(space.len(), |at| at + 4);
         let body = space.split_off(head_end);
         let failure = answer.failure.map(Failure::label);
+        if begun == Begun::Http2 {
+            space = http2::response(answer.status, &space);
+        }
         self.explanation.outcome = Outcome::Answered { status: answer.status, head: space, body, failure };
         self.explanation
     }
 
     /// The steps in the order of live traffic. `None`: it is sent to an upstream.
-    fn steps(&mut self, bytes: &[u8], with_misses: bool) -> Result<Option<Reply>, Failure> {
-        self.read_head(bytes)?;
-        let head = self.head.clone();
-        let request = Request { bytes, head: &head };
+    fn steps(&mut self, with_misses: bool) -> Result<Option<Reply>, Failure> {
+        let (bytes, head) = (self.bytes.clone(), self.head.clone());
+        let request = Request { bytes: &bytes, head: &head };
+        self.is_grpc = grpc::is_call(request);
         let admitted = self.admit(request)?;
         let max_forwards = match guard::method(request) {
             Method::GoOn { max_forwards } => {
@@ -122,7 +151,7 @@ impl<'s> Walk<'s> {
             }
         };
         let route = self.snapshot.route(found.route);
-        self.found(route, found);
+        self.found(route, found, request);
         self.limits(route, &admitted)?;
         let upgrade = guard::upgrade(route, request, admitted.connection, admitted.framing);
         let upgrade =
@@ -134,7 +163,8 @@ impl<'s> Walk<'s> {
                 let rewritten = values.rewrite(&route.rewrite, self.listener.target);
                 let rewritten = self.step("rewrite", rewritten, words::rewritten)?;
                 let upstream = self.snapshot.upstream(*id);
-                self.forward(request, upstream, upgrade.is_some());
+                let speaks_http2 = upstream.protocol.speaks_http2(self.is_grpc, upgrade.is_some());
+                self.forward(request, upstream, speaks_http2, upgrade.is_some());
                 let outgoing = Outgoing {
                     request,
                     authority: authority.as_str(),
@@ -146,7 +176,10 @@ impl<'s> Walk<'s> {
                     upgrade: upgrade.map(String::as_str),
                     max_forwards,
                 };
-                self.explanation.outcome = sent(&outgoing, &rewritten, target.as_str());
+                let scheme = if upstream.tls.is_some() { Scheme::Https } else { Scheme::Http };
+                // Where it is agreed on, HTTP/1.1 stands for either.
+                let by_http2 = (speaks_http2 == Some(true)).then_some(scheme);
+                self.explanation.outcome = sent(&outgoing, &rewritten, target.as_str(), by_http2, self.is_grpc)?;
                 Ok(None)
             }
             Action::Redirect { to, status } => {
@@ -167,18 +200,25 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn read_head(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn read_head(&mut self, request: &TestRequest, is_http2: bool) -> Result<(), Failure> {
         let limits = self.listener.limits.head();
         let timeouts = &self.listener.timeouts;
         self.bound("timeouts.header", timeouts.header, "from the first byte of the head to its last");
-        let parsed = match parse::request(bytes, &mut Progress::default(), limits, &mut self.head) {
-            Ok(true) if self.head.length == bytes.len() => Ok(()),
-            // A line that ends the head too early: what follows would be another request.
-            Ok(_) => Err(HeadError::LineEnd),
-            Err(error) => Err(error),
+        let parsed = if is_http2 {
+            self.explanation.request = http2::text(request);
+            let read = http2::read(request, &mut self.bytes, &mut self.head, limits);
+            read.map_err(Failure::RequestMalformed)
+        } else {
+            self.bytes = listen::bytes(request);
+            match parse::request(&self.bytes, &mut Progress::default(), limits, &mut self.head) {
+                Ok(true) if self.head.length == self.bytes.len() => Ok(()),
+                // A line that ends the head too early: what follows would be another request.
+                Ok(_) => Err(Failure::RequestHead(HeadError::LineEnd)),
+                Err(error) => Err(Failure::RequestHead(error)),
+            }
         };
         let (length, lines) = (self.head.length, self.head.fields.lines().len());
-        self.step("head", parsed.map_err(Failure::RequestHead), |()| words::head(length, lines, limits))
+        self.step("head", parsed, |()| words::head(length, lines, limits))
     }
 
     fn admit(&mut self, request: Request<'_>) -> Result<Admitted, Failure> {
@@ -204,7 +244,7 @@ impl<'s> Walk<'s> {
         Ok(admitted)
     }
 
-    fn found(&mut self, route: &Route, found: Found) {
+    fn found(&mut self, route: &Route, found: Found, request: Request<'_>) {
         let matcher = self.snapshot.matcher(found.route);
         let names = matcher.path.params();
         let values = (0..).map(|index| found.params.get(index, self.target.path()).to_owned());
@@ -212,10 +252,12 @@ impl<'s> Walk<'s> {
         let matches = matcher.to_string();
         self.note("route", Decision::GoOn, format!("`{}`: {matches}", route.name));
         self.explanation.route = Some(TakenRoute { name: route.name.clone(), matches, params });
-        if let Some(time) = route.timeout {
-            let of = format!("route {}", route.name);
+        if let Some(time) = guard::timeout(route, request, self.is_grpc) {
+            let is_asked = Some(time) != route.timeout;
+            let key = if is_asked { "grpc-timeout" } else { "timeout" };
+            let of = if is_asked { "the request".to_owned() } else { format!("route {}", route.name) };
             let what = "from the complete head to the last byte of the response";
-            self.explanation.timeouts.push(Bound { key: "timeout", of, time, what });
+            self.explanation.timeouts.push(Bound { key, of, time, what });
         }
     }
 
@@ -226,7 +268,7 @@ impl<'s> Walk<'s> {
         self.step("body limit", guard::body(admitted.framing, limit_bytes), |()| words::limit(admitted.framing, &bound))
     }
 
-    fn forward(&mut self, request: Request<'_>, upstream: &Upstream, upgrade: bool) {
+    fn forward(&mut self, request: Request<'_>, upstream: &Upstream, speaks_http2: Option<bool>, upgrade: bool) {
         let balance = match (upstream.endpoints.len(), upstream.balance) {
             (1, _) => "the only one",
             (_, Balance::RoundRobin) => "each in turn, on each core",
@@ -234,7 +276,8 @@ impl<'s> Walk<'s> {
         };
         let candidates = upstream.endpoints.iter().map(shown_endpoint).collect();
         let retries = words::retries(request.method(), upstream);
-        self.note("upstream", Decision::GoOn, format!("`{}`, {balance}", upstream.name));
+        let by = words::carried(upstream, speaks_http2);
+        self.note("upstream", Decision::GoOn, format!("`{}`, {balance}{by}", upstream.name));
         self.explanation.upstream = Some(TakenUpstream { name: upstream.name.clone(), candidates, balance, retries });
         let of = format!("upstream {}", upstream.name);
         let bounds = [
@@ -292,18 +335,34 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The head that goes to the upstream, and what became of each field.
-fn sent(outgoing: &Outgoing<'_>, rewritten: &Rewritten, target: &str) -> Outcome {
+/// The head that goes to the upstream, by HTTP/2 if there is a scheme for it, and what became of each field.
+fn sent(
+    outgoing: &Outgoing<'_>,
+    rewritten: &Rewritten,
+    target: &str,
+    by_http2: Option<Scheme>,
+    is_grpc: bool,
+) -> Result<Outcome, Failure> {
     let request = outgoing.request;
     let mut edits = Edits::default();
     outgoing.edit(&mut edits);
+    if by_http2.is_some() && is_grpc {
+        // Servers of gRPC look for it, to find out whether a proxy takes trailers away.
+        edits.add_lines(b"TE: trailers\r\n");
+    }
     let target = rewritten.target.as_deref().unwrap_or(target);
     let host = rewritten.host.as_deref().unwrap_or(outgoing.authority);
-    let mut head = vec![0; request.head.length + edits.added().len() + target.len() + host.len() + 64];
-    let mut writer = Writer::new(&mut head);
-    encode::request(&mut writer, request, target, host, &edits);
-    let written = writer.finish().unwrap_or(0);
-    head.truncate(written);
+    let head = if let Some(scheme) = by_http2 {
+        let opening = outbound::request(request, target, host, scheme.as_str(), &edits);
+        http2::opening(&opening.map_err(|_| Failure::RequestTarget(TargetError::Character))?)
+    } else {
+        let mut head = vec![0; request.head.length + edits.added().len() + target.len() + host.len() + 64];
+        let mut writer = Writer::new(&mut head);
+        encode::request(&mut writer, request, target, host, &edits);
+        let written = writer.finish().unwrap_or(0);
+        head.truncate(written);
+        head
+    };
     let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for (position, line) in request.head.fields.lines().iter().enumerate() {
         let name = String::from_utf8_lossy(line.name_span.of(request.bytes)).into_owned();
@@ -317,7 +376,7 @@ fn sent(outgoing: &Outgoing<'_>, rewritten: &Rewritten, target: &str) -> Outcome
     }
     let added = edits.added().split(|byte| *byte == b'\n').filter_map(words::field);
     let added = added.map(|(name, value)| FieldNote { why: words::added(&name), name, value }).collect();
-    Outcome::Sent { target: target.to_owned(), host: host.to_owned(), head, kept, removed, added }
+    Ok(Outcome::Sent { target: target.to_owned(), host: host.to_owned(), head, kept, removed, added })
 }
 
 fn shown_endpoint(endpoint: &Endpoint) -> String {

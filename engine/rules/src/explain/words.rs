@@ -162,6 +162,7 @@ pub(super) fn removed(outgoing: &Outgoing<'_>, name: Name, text: &[u8]) -> &'sta
         Name::Host => "written by the gateway",
         Name::Expect => "for the gateway, which asks anew where the client waits",
         Name::MaxForwards => "counted down",
+        Name::Te => "what gRPC servers look for",
         Name::Trailer => "there are no trailers",
         Name::ProxyAuthorization => "for a proxy that asked for it",
         name if fields::HOP_BY_HOP.contains(name) => "for this connection alone",
@@ -189,6 +190,19 @@ pub(super) fn field(line: &[u8]) -> Option<(String, String)> {
     let line = String::from_utf8_lossy(line);
     let (name, value) = line.trim_end_matches('\r').split_once(':')?;
     Some((name.to_owned(), value.trim().to_owned()))
+}
+
+/// By what a request goes to an upstream, where that is not HTTP/1.1 in plain text.
+pub(super) fn carried(upstream: &Upstream, speaks_http2: Option<bool>) -> &'static str {
+    match (speaks_http2, &upstream.tls) {
+        (Some(false), None) => "",
+        (Some(true), None) => "; by HTTP/2, by prior knowledge",
+        (Some(false), Some(_)) => "; by HTTP/1.1 over TLS",
+        (Some(true), Some(_)) => "; by HTTP/2 over TLS",
+        (None, Some(_)) => "; by HTTP/2 or HTTP/1.1 over TLS, as agreed on (ALPN)",
+        // Nothing can be agreed on in plain text.
+        (None, None) => "; by HTTP/1.1",
+    }
 }
 
 /// Bytes as one would write them.

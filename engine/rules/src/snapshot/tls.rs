@@ -19,6 +19,28 @@ pub struct Tls {
     pub ticket_keys: Option<TicketKeys>,
 }
 
+impl Tls {
+    /// The certificates that a client is shown one of, by the algorithms that it knows, when it asks for `name`
+    /// (RFC 6066 §3), in lower case: those that have it, else those that have it by a star in place of its first label
+    /// (RFC 6125 §6.4.3), else those of the first certificate. `None`: the handshake ends.
+    pub fn shown(&self, name: Option<&str>) -> Option<Vec<&Arc<Certificate>>> {
+        let having = |wanted: &str| -> Option<Vec<&Arc<Certificate>>> {
+            let has = |certificate: &&Arc<Certificate>| certificate.names.iter().any(|name| name == wanted);
+            let found: Vec<_> = self.certificates.iter().filter(has).collect();
+            (!found.is_empty()).then_some(found)
+        };
+        let star = || name?.split_once('.').and_then(|(_, parent)| having(&format!("*.{parent}")));
+        if let Some(found) = name.and_then(having).or_else(star) {
+            return Some(found);
+        }
+        if name.is_some() && self.unknown_name == UnknownName::Refuse {
+            return None;
+        }
+        let first = self.certificates.first()?;
+        Some(self.certificates.iter().filter(|other| other.names == first.names).collect())
+    }
+}
+
 /// What happens to a client that asks for a name that no certificate has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownName {
@@ -61,6 +83,15 @@ pub struct Certificate {
     pub not_before: i64,
     /// Until when it is valid, in seconds since 1970.
     pub not_after: i64,
+}
+
+impl Certificate {
+    /// Whether it is for this name, which is in lower case, or for all in its place (RFC 6125 §6.4.3).
+    pub fn is_for(&self, name: &str) -> bool {
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        let fits = |own: &String| own == name || own.strip_prefix("*.").is_some_and(|domain| Some(domain) == parent);
+        self.names.iter().any(fits)
+    }
 }
 
 /// Where a certificate is read from.
@@ -149,6 +180,21 @@ pub enum UpstreamProtocol {
     Http2,
     /// What is agreed on over TLS (ALPN); HTTP/1.1 in plain text, HTTP/2 for gRPC.
     Auto,
+}
+
+impl UpstreamProtocol {
+    /// Whether a request goes by HTTP/2. `None`: that is agreed on when connecting. Few servers switch protocols on a
+    /// stream, and gRPC cannot do without HTTP/2.
+    pub fn speaks_http2(self, is_grpc: bool, is_upgrade: bool) -> Option<bool> {
+        match self {
+            UpstreamProtocol::Http1 => Some(false),
+            UpstreamProtocol::Http2 => Some(true),
+            UpstreamProtocol::Default | UpstreamProtocol::Auto if is_upgrade => Some(false),
+            UpstreamProtocol::Default | UpstreamProtocol::Auto if is_grpc => Some(true),
+            UpstreamProtocol::Default => Some(false),
+            UpstreamProtocol::Auto => None,
+        }
+    }
 }
 
 /// Bounds of the HTTP/2 connections to an upstream.

@@ -84,6 +84,7 @@ fn outcome(page: &mut Page, outcome: &Outcome) {
             page.rows("answered", printable(head).lines().map(str::to_owned));
             page.rows("", printable(body).lines().map(str::to_owned));
         }
+        Outcome::Unanswered => page.row("answered", "nothing".to_owned()),
     }
 }
 

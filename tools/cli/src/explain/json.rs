@@ -77,6 +77,7 @@ fn outcome(outcome: &Outcome) -> Value {
             "body": text(body),
             "failure": failure,
         }),
+        Outcome::Unanswered => json!({ "kind": "unanswered" }),
     }
 }
 
