@@ -10,6 +10,7 @@ use sluice_rules::explain::{DATE, Explanation, Outcome, explain};
 use sluice_rules::snapshot::Snapshot;
 
 use crate::harness::{Client, Gateway, Site, both_drivers};
+use crate::peers::Http2;
 use crate::table::preview;
 
 const CONFIGURATIONS: u64 = 6;
@@ -18,11 +19,7 @@ const REQUESTS: u64 = 100;
 both_drivers! {
     /// One request after the other, each on a connection of its own.
     fn explanations_are_what_happens(driver: &str) {
-        let seed = match std::env::var("SLUICE_SEED") {
-            Ok(seed) => seed.parse().expect("SLUICE_SEED is a number"),
-            Err(_) => Random::fresh_seed(),
-        };
-        println!("SLUICE_SEED={seed}");
+        let seed = seed();
         let mut seen = Seen::default();
         for number in 0..CONFIGURATIONS {
             let mut random = Random::of(seed, number);
@@ -39,12 +36,45 @@ both_drivers! {
     }
 }
 
+both_drivers! {
+    /// The same by HTTP/2, where what is malformed resets its stream.
+    fn explanations_of_http2_are_what_happens(driver: &str) {
+        let seed = seed();
+        let mut seen = Seen::default();
+        for number in 0..CONFIGURATIONS {
+            let mut random = Random::of(seed, number);
+            let origin = Origin::http(|_| Reply::ok("from the origin"));
+            let (text, snapshot) = configuration(&mut random, origin.address());
+            let site = Site { gateway: Gateway::start(driver, &text), origin };
+            for _ in 0..REQUESTS {
+                let (request, content) = request(&mut random);
+                if let Some((request, sent)) = by_http2(&mut random, request, &content) {
+                    compare_http2(&site, &explain(&snapshot, &request), sent, &content, &mut seen);
+                }
+            }
+        }
+        let Seen { sent, answered, refused, reset } = seen;
+        assert!(sent > 50 && answered > 0 && refused > 10 && reset > 0, "hardly anything was compared: {seen:?}");
+    }
+}
+
+/// The seed of a run, which is printed.
+fn seed() -> u64 {
+    let seed = match std::env::var("SLUICE_SEED") {
+        Ok(seed) => seed.parse().expect("SLUICE_SEED is a number"),
+        Err(_) => Random::fresh_seed(),
+    };
+    println!("SLUICE_SEED={seed}");
+    seed
+}
+
 /// How many requests ended in which way.
 #[derive(Debug, Default)]
 struct Seen {
     sent: u32,
     answered: u32,
     refused: u32,
+    reset: u32,
 }
 
 /// One of several.
@@ -59,8 +89,8 @@ fn configuration(random: &mut Random, origin: SocketAddr) -> (String, Snapshot) 
     let parameters = one(random, &["strip", "keep"]);
     let mut text = format!(
         "[[listener]]\naddress = \"127.0.0.1:0\"\n{trusted}underscores = \"{underscores}\"\n\
-         path-parameters = \"{parameters}\"\n\n\
-         [upstream.origin]\nendpoints = [\"{origin}\"]\n\n"
+         path-parameters = \"{parameters}\"\nprotocols = [\"http/1.1\", \"h2c\"]\n\n\
+         [upstream.origin]\nendpoints = [\"{origin}\"]\nprotocol = \"http/1.1\"\n\n"
     );
     // With a route for everything, most requests are sent.
     let mut compiled = None;
@@ -240,5 +270,68 @@ fn compare(site: &Site, explanation: &Explanation, content: &[u8], seen: &mut Se
             seen.refused += u32::from(failure.is_some());
         }
         Outcome::Unanswered => panic!("HTTP/1.1 in plain text is always answered{}", shown()),
+    }
+}
+
+/// A request by HTTP/2 instead, as far as a client can be made to send it.
+fn by_http2(random: &mut Random, mut request: TestRequest, content: &[u8]) -> Option<(TestRequest, http::Request<()>)> {
+    const OF_CONNECTIONS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    request.http2 = true;
+    request.fields.retain(|(name, _)| !OF_CONNECTIONS.contains(&name.to_ascii_lowercase().as_str()));
+    // A length that does not hold is malformed only once the content has ended (RFC 9113 §8.1.1).
+    let lengths = [content.len().to_string(), "0".to_owned()];
+    request.fields.retain(|(name, value)| !name.eq_ignore_ascii_case("content-length") || lengths.contains(value));
+    if random.one_in(6) {
+        request.fields.push(("Content-Type".to_owned(), "application/grpc".to_owned()));
+    }
+    let url = format!("http://{}{}", request.url.authority, request.url.target);
+    let builder = http::Request::builder().method(request.method.as_str()).uri(url);
+    let fields = request.fields.iter();
+    let builder = fields.fold(builder, |builder, (name, value)| builder.header(name.as_str(), value.as_str()));
+    let sent = builder.body(()).ok()?;
+    // What the client's library changes on the way would be another request; it makes no ordinary CONNECT of this.
+    let uri = sent.uri();
+    let is_kept = uri.path_and_query().is_some_and(|path| path.as_str() == request.url.target)
+        && uri.authority().is_some_and(|authority| authority.as_str() == request.url.authority);
+    (is_kept && request.method != "CONNECT").then_some((request, sent))
+}
+
+/// As [`compare`], by HTTP/2.
+fn compare_http2(site: &Site, explanation: &Explanation, request: http::Request<()>, content: &[u8], seen: &mut Seen) {
+    let shown = || format!("\n  {}\n  {}", preview(&explanation.request), explanation.summary());
+    site.origin.forget();
+    let has_length = request.headers().get("content-length").is_some_and(|length| length != "0");
+    let is_head = request.method() == http::Method::HEAD;
+    let answer = Http2::connect(site.gateway.address()).ask(request, if has_length { content } else { b"" });
+    let heads: Vec<String> = site.origin.heads().iter().map(|head| preview(&head.raw)).collect();
+    match (&explanation.outcome, answer) {
+        (Outcome::Sent { head, .. }, Ok(answer)) => {
+            assert_eq!(heads, [preview(head)], "what was sent differs{}", shown());
+            assert_eq!(answer.status(), 200, "the origin's answer did not arrive{}", shown());
+            seen.sent += 1;
+        }
+        (Outcome::Answered { status, head, body, failure }, Ok(answer)) => {
+            let date = answer.field("date").unwrap_or_default().to_owned();
+            let fields = answer.head.headers.iter();
+            let fields = fields.map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+            let mut received: Vec<String> = fields.map(|line| line.replace(&date, DATE)).collect();
+            received.push(format!(":status: {}", answer.status()));
+            let expected = String::from_utf8_lossy(head).into_owned();
+            let mut expected: Vec<String> =
+                expected.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+            received.sort();
+            expected.sort();
+            assert_eq!((answer.status(), received), (*status, expected), "the answer differs{}", shown());
+            assert!(is_head || answer.body == *body, "its content differs{}", shown());
+            assert!(heads.is_empty(), "the origin got {heads:?}{}", shown());
+            seen.answered += u32::from(failure.is_none());
+            seen.refused += u32::from(failure.is_some());
+        }
+        (Outcome::Unanswered, Err(error)) => {
+            assert_eq!(error.reason(), Some(h2::Reason::PROTOCOL_ERROR), "{error}{}", shown());
+            assert!(heads.is_empty(), "the origin got {heads:?}{}", shown());
+            seen.reset += 1;
+        }
+        (_, answer) => panic!("{answer:?}{}", shown()),
     }
 }
