@@ -135,7 +135,8 @@ impl Core {
     }
 
     fn local_of(publication: Arc<Publication>, pools: &Pools) -> Local {
-        let upstreams = publication.addresses.iter().map(|addresses| pools.endpoints(addresses)).collect();
+        let upstreams = publication.addresses.iter().zip(&publication.clients);
+        let upstreams = upstreams.map(|(addresses, client)| pools.endpoints(addresses, client.as_ref())).collect();
         let doors = &publication.doors;
         let mut listeners = vec![None; doors.iter().map(|door| door.id as usize + 1).max().unwrap_or(0)];
         for (index, door) in doors.iter().enumerate() {

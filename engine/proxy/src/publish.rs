@@ -9,6 +9,7 @@ use sluice_rules::snapshot::{Endpoint, Listener, Snapshot};
 
 use crate::listen::Door;
 use crate::observe::series::SeriesTable;
+use crate::tls::client::Client;
 use crate::tls::server::{Server, ServerError};
 use crate::tls::tickets::Secrets;
 
@@ -19,9 +20,11 @@ pub(crate) struct Publication {
     /// For each listener where its connections come from.
     pub(crate) doors: Vec<Arc<Door>>,
     /// For each upstream the addresses of its endpoints.
-    pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    pub(crate) addresses: Vec<Vec<Address>>,
     /// For each listener how its connections are protected, if they are.
     pub(crate) tls: Vec<Option<Arc<Server>>>,
+    /// For each upstream how connections to it are protected, if they are.
+    pub(crate) clients: Vec<Option<Arc<Client>>>,
     /// What session tickets are sealed with, unless a listener has something of its own.
     pub(crate) tickets: Arc<Secrets>,
     /// The figures of its routes and upstreams.
@@ -36,18 +39,28 @@ pub(crate) struct Publication {
 pub(crate) struct Successor {
     pub(crate) snapshot: Arc<Snapshot>,
     tls: Vec<Option<Arc<Server>>>,
+    clients: Vec<Option<Arc<Client>>>,
     series: Arc<SeriesTable>,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) socket: SocketAddr,
+    /// The name that it was found by.
+    pub(crate) host: Option<Arc<str>>,
 }
 
 impl Publication {
     /// Does what a configuration needs to take this one's place, which takes a while for a large one.
     ///
     /// # Errors
-    /// If a listener cannot be protected as it asks for.
+    /// If connections cannot be protected as it asks for.
     pub(crate) fn succeeded_by(&self, snapshot: Snapshot) -> Result<Successor, ServerError> {
         let series = Arc::new(self.series.renewed(&snapshot));
         let tls = protections(&snapshot, &self.tickets)?;
-        Ok(Successor { snapshot: Arc::new(snapshot), tls, series })
+        let clients = Client::of(&snapshot.upstreams, &self.clients)?;
+        Ok(Successor { snapshot: Arc::new(snapshot), tls, clients, series })
     }
 }
 
@@ -61,14 +74,16 @@ impl Published {
     /// With the first configuration.
     ///
     /// # Errors
-    /// If a listener cannot be protected as it asks for.
+    /// If connections cannot be protected as it asks for.
     pub(crate) fn new(snapshot: Snapshot, doors: Vec<Arc<Door>>, cores: usize) -> Result<Self, ServerError> {
         let tickets = Secrets::drawn();
         let tls = protections(&snapshot, &tickets)?;
+        let clients = Client::of(&snapshot.upstreams, &[])?;
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
         let series = Arc::new(SeriesTable::new(cores, &snapshot));
         let snapshot = Arc::new(snapshot);
-        let first = Publication { snapshot, doors, addresses, tls, tickets, series, configuration: 1, generation: 1 };
+        let first =
+            Publication { snapshot, doors, addresses, tls, clients, tickets, series, configuration: 1, generation: 1 };
         Ok(Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) })
     }
 
@@ -89,25 +104,36 @@ impl Published {
         &self,
         next: Successor,
         doors: Vec<Arc<Door>>,
-        addresses: Vec<Vec<SocketAddr>>,
+        addresses: Vec<Vec<Address>>,
     ) -> Arc<Publication> {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
-        let Successor { snapshot, tls, series } = next;
+        let Successor { snapshot, tls, clients, series } = next;
         let tickets = Arc::clone(&before.tickets);
-        self.publish(Publication { snapshot, doors, addresses, tls, tickets, series, configuration, generation });
+        self.publish(Publication {
+            snapshot,
+            doors,
+            addresses,
+            tls,
+            clients,
+            tickets,
+            series,
+            configuration,
+            generation,
+        });
         before
     }
 
     /// Replaces the addresses, in the same manner.
     #[must_use]
-    pub(crate) fn set_addresses(&self, addresses: Vec<Vec<SocketAddr>>) -> Arc<Publication> {
+    pub(crate) fn set_addresses(&self, addresses: Vec<Vec<Address>>) -> Arc<Publication> {
         let before = self.current();
         self.publish(Publication {
             snapshot: Arc::clone(&before.snapshot),
             doors: before.doors.clone(),
             addresses,
             tls: before.tls.clone(),
+            clients: before.clients.clone(),
             tickets: Arc::clone(&before.tickets),
             series: Arc::clone(&before.series),
             configuration: before.configuration,
@@ -132,11 +158,11 @@ fn protections(snapshot: &Snapshot, tickets: &Arc<Secrets>) -> Result<Vec<Option
     snapshot.listeners.iter().map(protection).collect()
 }
 
-fn fixed(endpoints: &[Endpoint]) -> Vec<SocketAddr> {
+fn fixed(endpoints: &[Endpoint]) -> Vec<Address> {
     endpoints
         .iter()
         .filter_map(|endpoint| match endpoint {
-            Endpoint::Address(address) => Some(*address),
+            Endpoint::Address(address) => Some(Address { socket: *address, host: None }),
             Endpoint::Name { .. } => None,
         })
         .collect()

@@ -90,6 +90,14 @@ impl Transport {
         }
     }
 
+    /// Whether nothing has come that somebody would have to ask for, on a connection that is open.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Transport::Plain(stream) => rt::pending(stream.fd()) == Pending::Nothing,
+            Transport::Tls(stream) => stream.is_quiet(),
+        }
+    }
+
     /// Sends what the socket takes at once, for answers that must not need a buffer. Nothing under TLS, which needs
     /// one.
     pub(crate) fn send_now(&self, bytes: &[u8]) {

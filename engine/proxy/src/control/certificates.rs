@@ -97,7 +97,7 @@ pub(super) async fn renew_tickets(control: Arc<Control>) {
     }
 }
 
-/// The files that listeners show something of.
+/// The files that something is shown of.
 fn files(publication: &Publication) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for certificate in certificates_of(publication) {
@@ -110,9 +110,10 @@ fn files(publication: &Publication) -> Vec<PathBuf> {
     files
 }
 
-/// The certificates that are shown now.
+/// The certificates that are shown now, to clients and to upstreams.
 fn certificates_of(publication: &Publication) -> Vec<Arc<Certificate>> {
-    publication.tls.iter().flatten().flat_map(|server| server.certificates.all()).collect()
+    let of_listeners = publication.tls.iter().flatten().flat_map(|server| server.certificates.all());
+    of_listeners.chain(publication.clients.iter().flatten().filter_map(|client| client.certificate())).collect()
 }
 
 /// Reads all files again and takes what has changed.
@@ -152,6 +153,9 @@ fn renew(publication: &Publication, present: &Arc<Certificate>) -> Result<bool, 
     let renewed = Arc::new(renewed);
     for server in publication.tls.iter().flatten().filter(|server| server.certificates.has(&renewed.files)) {
         server.certificates.replace(&renewed).map_err(|error| error.to_string())?;
+    }
+    for client in publication.clients.iter().flatten().filter(|client| client.has(&renewed.files)) {
+        client.replace(&renewed).map_err(|error| error.to_string())?;
     }
     Ok(true)
 }

@@ -10,6 +10,7 @@ use sluice_rules::snapshot::{Endpoint, Snapshot};
 use tokio::sync::{Notify, oneshot};
 
 use super::Control;
+use crate::publish::Address;
 
 /// Bounds on how long an answer is used before it is asked for again.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -54,7 +55,7 @@ impl Names {
     }
 
     /// For each upstream the addresses of its endpoints, as far as they are known.
-    pub(super) fn addresses(&self, snapshot: &Snapshot) -> Vec<Vec<SocketAddr>> {
+    pub(super) fn addresses(&self, snapshot: &Snapshot) -> Vec<Vec<Address>> {
         addresses(snapshot, &self.known())
     }
 
@@ -147,12 +148,14 @@ fn names(snapshot: &Snapshot) -> Vec<&str> {
     names
 }
 
-fn addresses(snapshot: &Snapshot, known: &HashMap<String, Known>) -> Vec<Vec<SocketAddr>> {
+fn addresses(snapshot: &Snapshot, known: &HashMap<String, Known>) -> Vec<Vec<Address>> {
     let of_endpoint = |endpoint: &Endpoint| match endpoint {
-        Endpoint::Address(address) => vec![*address],
+        Endpoint::Address(address) => vec![Address { socket: *address, host: None }],
         Endpoint::Name { host, port } => {
             let addresses = known.get(host.as_str()).map(|known| known.addresses.as_slice()).unwrap_or_default();
-            addresses.iter().map(|address| SocketAddr::new(*address, *port)).collect()
+            let found_by = Some(Arc::from(host.as_str()));
+            let address = |address: &IpAddr| SocketAddr::new(*address, *port);
+            addresses.iter().map(|ip| Address { socket: address(ip), host: found_by.clone() }).collect()
         }
     };
     snapshot.upstreams.iter().map(|upstream| upstream.endpoints.iter().flat_map(of_endpoint).collect()).collect()

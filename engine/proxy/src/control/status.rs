@@ -43,7 +43,7 @@ pub(super) fn status(control: &Control) -> Value {
         })
     });
     let upstreams = snapshot.upstreams.iter().zip(&current.addresses).map(|(upstream, addresses)| {
-        let endpoints: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let endpoints: Vec<String> = addresses.iter().map(|address| address.socket.to_string()).collect();
         json!({ "name": upstream.name, "endpoints": endpoints })
     });
     json!({

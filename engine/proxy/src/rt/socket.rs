@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::buffer::Space;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that the kernel completes before we accept them.
@@ -97,6 +98,18 @@ pub(crate) fn pending(fd: RawFd) -> Pending {
         _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Pending::Nothing,
         _ => Pending::End,
     }
+}
+
+/// Reads what has come already behind what is in the buffer. 0: the peer has closed its side.
+pub(crate) fn receive_now(fd: RawFd, buffer: &mut Space) -> io::Result<usize> {
+    let mut count = 0;
+    buffer.append_with(|space| {
+        // SAFETY: the pointer is to as many bytes as the length says.
+        let received = unsafe { libc::recv(fd, space.as_mut_ptr().cast(), space.len(), libc::MSG_DONTWAIT) };
+        count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok::<_, io::Error>(count)
+    })?;
+    Ok(count)
 }
 
 /// Sends what the socket takes at once, for answers that must not need a buffer.

@@ -1,6 +1,7 @@
 //! TLS: sessions over sockets, what a listener shows its clients, what an upstream has to prove.
 
 pub(crate) mod accept;
+pub(crate) mod client;
 pub(crate) mod server;
 mod session;
 pub(crate) mod stream;

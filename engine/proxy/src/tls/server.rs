@@ -13,12 +13,19 @@ use sluice_rules::snapshot::{Certificate, CertificateFiles, Listener, Protocols,
 
 use super::tickets::{Secrets, Ticketer};
 
-/// Why a listener cannot protect its connections.
+/// Why connections cannot be protected as it was configured.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {listener}: {error}")]
+#[error("{kind} {name}: {error}")]
 pub struct ServerError {
-    listener: String,
+    kind: &'static str,
+    name: String,
     error: String,
+}
+
+impl ServerError {
+    pub(super) fn new(kind: &'static str, name: &str, error: &dyn ToString) -> Self {
+        ServerError { kind, name: name.to_owned(), error: error.to_string() }
+    }
 }
 
 /// The TLS side of a listener. A configuration makes it anew; a certificate that was renewed is put into it.
@@ -34,7 +41,7 @@ impl Server {
     /// # Errors
     /// If a certificate or an authority cannot be used.
     pub(crate) fn new(listener: &Listener, tls: &Tls, secrets: &Arc<Secrets>) -> Result<Server, ServerError> {
-        let failed = |error: &dyn ToString| ServerError { listener: listener.name.clone(), error: error.to_string() };
+        let failed = |error: &dyn ToString| ServerError::new("listener", &listener.name, error);
         let certificates =
             Arc::new(Certificates::new(&tls.certificates, tls.unknown_name).map_err(|error| failed(&error))?);
         let secrets = match &tls.ticket_keys {

@@ -36,7 +36,6 @@ pub(crate) enum Connection {
     /// Ours is the server's.
     Server(Box<UnbufferedServerConnection>),
     /// Ours is the client's.
-    #[expect(dead_code, reason = "upstreams are next")]
     Client(Box<UnbufferedClientConnection>),
 }
 
@@ -338,6 +337,19 @@ impl Session {
                 self.hold();
             }
         }
+    }
+
+    /// Goes through what was received while nobody asked. Whether all of it was the session's own business, as tickets
+    /// are; what is not stays to be read, and a record in part counts as such.
+    pub(crate) fn settle(&mut self) -> bool {
+        let mut opened = std::mem::take(&mut self.opened);
+        while self.next_record().is_some() && self.end.is_none() && opened.is_empty() {
+            if let Event::Waiting = self.step(&mut |content| opened.extend_from_slice(content), Seal::Nothing) {
+                self.hold();
+            }
+        }
+        self.opened = opened;
+        self.opened.is_empty() && self.end.is_none() && self.incoming.is_none() && self.parked.is_empty()
     }
 
     /// A buffer to receive more into. `None`: there is no memory.

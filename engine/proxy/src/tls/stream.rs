@@ -11,6 +11,9 @@ use crate::rt::{self, Buffer, BufferPool, Canceller, Pending, SMALL, Stream};
 
 use super::session::{Connection, Read, Session};
 
+/// Buffers of tickets that an idle connection may bring.
+const QUIET_ROUNDS: usize = 4;
+
 /// A connection after its handshake. One task reads while another writes: the session is borrowed between two waits,
 /// never during one.
 pub(crate) struct TlsStream {
@@ -235,6 +238,28 @@ impl TlsStream {
     /// What a read would find, as far as can be told without reading.
     pub(crate) fn pending(&self) -> Pending {
         if self.session.borrow().is_readable() { Pending::Bytes } else { rt::pending(self.stream.fd()) }
+    }
+
+    /// Whether nothing has come that somebody would have to ask for. Tickets that have come are taken.
+    pub(crate) fn is_quiet(&self) -> bool {
+        for _ in 0..QUIET_ROUNDS {
+            if !self.session.borrow_mut().settle() {
+                return false;
+            }
+            match rt::pending(self.stream.fd()) {
+                Pending::Nothing => return true,
+                Pending::Bytes => {}
+                Pending::End => return false,
+            }
+            let lent = self.session.borrow_mut().lend(&self.pool, false);
+            let Some(mut buffer) = lent else { return false };
+            let received = rt::receive_now(self.stream.fd(), &mut buffer);
+            let given = self.session.borrow_mut().give_back(&self.pool, buffer);
+            if received.is_err() || given.is_err() {
+                return false;
+            }
+        }
+        false
     }
 
     /// Tells the peer that nothing more is sent, and closes that direction. To be called when nothing is being

@@ -7,6 +7,7 @@ pub(crate) mod pool;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sluice_rules::failure::Failure;
 use sluice_rules::retry::{self, Attempt, Sent};
@@ -16,15 +17,20 @@ use sluice_wire::h1::body::Framing;
 use crate::body::Source;
 use crate::conn::h2::ClientStream;
 use crate::core::{Core, Scratch};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
 use crate::observe::record::{Destination, Phase};
 use crate::rt::{self, Buffer, Stream};
+use crate::tls::client::Protection;
 use crate::transport::Transport;
 use crate::upload::Upload;
 use crate::waiting::Ticket;
+use crate::wheel::Tick;
 
 use pool::{Connection, Endpoint, InFlight};
+
+/// How often failed handshakes with an endpoint are told of.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A response whose head has come. Its head's table is in the scratch, its bytes at the front of the buffer.
 pub(crate) struct UpstreamResponse {
@@ -303,7 +309,8 @@ async fn find_carrier(
     endpoint: &Rc<Endpoint>,
 ) -> Result<Carrier, Failure> {
     if !endpoint.speaks_http2(exchange, upstream) {
-        let offers_http2 = upstream.protocol == UpstreamProtocol::Auto;
+        // Few servers switch protocols on a stream.
+        let offers_http2 = upstream.protocol == UpstreamProtocol::Auto && exchange.upgrade.is_none();
         let (transport, is_http2) = dial(core, upstream, endpoint, offers_http2).await?;
         if !is_http2 {
             return Ok(Carrier::Http1(Connection::new(core, transport)));
@@ -322,9 +329,15 @@ async fn dial(
     endpoint: &Rc<Endpoint>,
     offers_http2: bool,
 ) -> Result<(Transport, bool), Failure> {
+    let due = core.deadlines.after(upstream.timeouts.connect);
     match rt::within(upstream.timeouts.connect, Stream::connect(endpoint.address)).await {
         Some(Ok(stream)) => {
             core.metrics.upstream_connects.add(1);
+            if let Some(protection) = &endpoint.protection {
+                let stream = protect(core, upstream, endpoint, protection, stream, offers_http2, due).await?;
+                let is_http2 = stream.is_http2();
+                return Ok((stream, is_http2));
+            }
             let is_http2 = offers_http2 && upstream.protocol != UpstreamProtocol::Auto;
             Ok((Transport::Plain(stream), is_http2))
         }
@@ -333,4 +346,34 @@ async fn dial(
         Some(Err(_)) => Err(Failure::ConnectionRefused),
         None => Err(Failure::ConnectionTimeout),
     }
+}
+
+/// Protects a connection, in the time that is left for connecting.
+async fn protect(
+    core: &Rc<Core>,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    protection: &Protection,
+    stream: Stream,
+    offers_http2: bool,
+    due: Tick,
+) -> Result<Transport, Failure> {
+    let deadline = core.deadlines.watch(stream.fd());
+    deadline.set(due, Expiry::ShutBoth);
+    let protocols: &[&str] = match (offers_http2, upstream.protocol) {
+        (false, _) => &["http/1.1"],
+        (true, UpstreamProtocol::Auto) => &["h2", "http/1.1"],
+        (true, UpstreamProtocol::Default | UpstreamProtocol::Http1 | UpstreamProtocol::Http2) => &["h2"],
+    };
+    let (failure, error) = match protection.protect(core, stream, protocols).await {
+        Ok(stream) => return Ok(Transport::Tls(Rc::new(stream))),
+        Err(_) if deadline.expired() => return Err(Failure::ConnectionTimeout),
+        Err(failed) => failed,
+    };
+    if let Some(error) = error.filter(|_| core.deadlines.now() >= endpoint.quiet_until.get()) {
+        endpoint.quiet_until.set(core.deadlines.after(WARN_EVERY));
+        let (upstream, endpoint, server_name) = (&upstream.name, endpoint.address, protection.server_name.to_str());
+        tracing::warn!(upstream, %endpoint, %server_name, %error, "a TLS handshake with an upstream failed");
+    }
+    Err(failure)
 }

@@ -5,13 +5,17 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
 use sluice_rules::balance;
 use sluice_rules::snapshot::{Balance, KeepAlive};
 
 use crate::core::Core;
 use crate::deadline::{Deadline, ticks};
-use crate::rt::{self, Pending};
+use crate::publish::Address;
+use crate::rt;
+use crate::tls::client::{Client, Protection};
 use crate::transport::Transport;
 use crate::wheel::Tick;
 
@@ -38,6 +42,10 @@ impl Connection {
 /// An address that requests are sent to, as one core sees it.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
+    /// How connections to it are protected, if they are.
+    pub(super) protection: Option<Protection>,
+    /// Until when failed handshakes are not told of again.
+    pub(super) quiet_until: Cell<Tick>,
     in_flight: Cell<u32>,
     /// How many of its last responses filled a buffer, more or less: see [`Endpoint::sends_bulk`].
     bulk: Cell<u8>,
@@ -57,7 +65,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut connection) = idle.pop_back() {
             core.metrics.upstream_idle.sub(1);
-            if rt::pending(connection.stream.fd()) == Pending::Nothing {
+            if connection.stream.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -141,21 +149,31 @@ impl Endpoints {
     }
 }
 
-/// All endpoints of a core, by what makes connections to them differ: today the address alone. They outlive the
-/// configuration that named them, so that a reload keeps the connections.
+/// What makes connections differ: where they go, what was proved on both sides, and to whom.
+type Key = (SocketAddr, Option<(u64, ServerName<'static>)>);
+
+/// All endpoints of a core, by what makes connections to them differ. They outlive the configuration that named them,
+/// so that a reload keeps the connections.
 #[derive(Default)]
 pub(crate) struct Pools {
-    endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<Key, Rc<Endpoint>>>,
 }
 
 impl Pools {
-    /// The endpoints at these addresses.
-    pub(crate) fn endpoints(&self, addresses: &[SocketAddr]) -> Endpoints {
+    /// The endpoints at these addresses, which are talked to under the protection of `client`, if there is one.
+    pub(crate) fn endpoints(&self, addresses: &[Address], client: Option<&Arc<Client>>) -> Endpoints {
         let mut all = self.endpoints.borrow_mut();
-        let endpoint = |address: &SocketAddr| {
+        let endpoint = |Address { socket, host }: &Address| {
+            let protection = client.map(|client| Protection {
+                client: Arc::clone(client),
+                server_name: client.server_name(host.as_deref(), *socket),
+            });
+            let key = (*socket, protection.as_ref().map(Protection::key));
             let new = || {
                 Rc::new(Endpoint {
-                    address: *address,
+                    address: *socket,
+                    protection,
+                    quiet_until: Cell::new(0),
                     in_flight: Cell::new(0),
                     bulk: Cell::new(0),
                     idle: RefCell::default(),
@@ -163,7 +181,7 @@ impl Pools {
                     has_agreed_on_http2: Cell::new(false),
                 })
             };
-            Rc::clone(all.entry(*address).or_insert_with(new))
+            Rc::clone(all.entry(key).or_insert_with(new))
         };
         Endpoints { list: addresses.iter().map(endpoint).collect(), turn: Cell::new(0) }
     }
@@ -179,7 +197,9 @@ impl Pools {
             let quiet = rt::quiet(idle.iter().map(|connection| connection.stream.fd()));
             let mut quiet = quiet.into_iter();
             idle.retain(|connection| {
-                quiet.next().unwrap_or(false) && now < connection.idle_since.saturating_add(connection.idle_max)
+                // Tickets are not what poisons a connection.
+                let is_quiet = quiet.next().unwrap_or(false) || connection.stream.is_quiet();
+                is_quiet && now < connection.idle_since.saturating_add(connection.idle_max)
             });
             core.metrics.upstream_idle.sub((before - idle.len()) as u64);
             let has_sessions = endpoint.sessions.sweep(core);
