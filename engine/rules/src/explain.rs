@@ -182,14 +182,14 @@ pub enum Outcome {
 /// # Panics
 /// If the snapshot has no listener, which the configuration has checked.
 pub fn explain(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
-    let mut explanation = Walk::new(snapshot, request).go(request, true);
+    let mut explanation = Walk::new(snapshot, request).go(true);
     hide::explanation(&mut explanation, &snapshot.hidden);
     explanation
 }
 
 /// As [`explain`], without the routes that nearly take it, which cost a look at every route, and with what is hidden.
 pub(crate) fn explain_briefly(snapshot: &Snapshot, request: &TestRequest) -> Explanation {
-    Walk::new(snapshot, request).go(request, false)
+    Walk::new(snapshot, request).go(false)
 }
 
 impl Explanation {

@@ -112,15 +112,28 @@ pub(super) fn connect(listener: &Listener, request: &TestRequest, steps: &mut Ve
     Begun::Http2
 }
 
+/// The name that a client asks for which connects to this authority. RFC 6066 §3: never an address.
+fn server_name(authority: &str) -> Option<String> {
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    (!is_address).then(|| host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// Whether a request for `host` belongs on the connection that a client makes for this URL: it is the name that was
+/// asked for, or the certificate says that it is served there too.
+pub(super) fn serves(listener: &Listener, url: &Url, host: &str) -> bool {
+    let (Some(tls), Some(name)) = (&listener.tls, server_name(&url.authority)) else { return true };
+    let host = host.to_ascii_lowercase();
+    host == name || tls.shown(Some(&name)).is_some_and(|shown| shown.iter().any(|one| one.is_for(&host)))
+}
+
 /// Which certificate a client is shown that connects to this authority, or why none.
 fn shown(tls: &Tls, authority: &str) -> Result<String, String> {
-    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
-    let lower = host.trim_end_matches('.').to_ascii_lowercase();
-    // RFC 6066 §3: an address is never asked for.
-    let is_address = lower.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    let name = (!is_address).then_some(lower.as_str());
+    let name = server_name(authority);
+    let name = name.as_deref();
     let Some(certificates) = tls.shown(name) else {
-        return Err(format!("none is for `{lower}`, and `unknown-name` is \"refuse\", so that the handshake fails"));
+        let name = name.unwrap_or_default();
+        return Err(format!("none is for `{name}`, and `unknown-name` is \"refuse\", so that the handshake fails"));
     };
     let files: Vec<String> = certificates.iter().map(|one| one.files.chain.display().to_string()).collect();
     let files = files.join(", or ");

@@ -34,6 +34,7 @@ use listen::Begun;
 pub(super) struct Walk<'s> {
     snapshot: &'s Snapshot,
     listener: &'s Listener,
+    asked: &'s TestRequest,
     explanation: Explanation,
     /// The head in the form of HTTP/1.1.
     bytes: Vec<u8>,
@@ -47,12 +48,12 @@ pub(super) struct Walk<'s> {
 }
 
 impl<'s> Walk<'s> {
-    pub(super) fn new(snapshot: &'s Snapshot, request: &TestRequest) -> Self {
-        let (listener, chosen) = listen::choose(snapshot, &request.url);
-        let client = request.client_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    pub(super) fn new(snapshot: &'s Snapshot, asked: &'s TestRequest) -> Self {
+        let (listener, chosen) = listen::choose(snapshot, &asked.url);
+        let client = asked.client_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let nothing = Outcome::Answered { status: 0, head: Vec::new(), body: Vec::new(), failure: None };
         let explanation = Explanation {
-            request: listen::bytes(request),
+            request: listen::bytes(asked),
             client,
             listener: chosen,
             target: None,
@@ -66,6 +67,7 @@ impl<'s> Walk<'s> {
         Walk {
             snapshot,
             listener,
+            asked,
             explanation,
             bytes: Vec::new(),
             head: RequestHead::default(),
@@ -79,12 +81,10 @@ impl<'s> Walk<'s> {
     }
 
     /// Walks as far as the request comes, and notes what is sent or answered in the end.
-    pub(super) fn go(mut self, request: &TestRequest, with_misses: bool) -> Explanation {
-        let begun = listen::connect(self.listener, request, &mut self.explanation.steps);
+    pub(super) fn go(mut self, with_misses: bool) -> Explanation {
+        let begun = listen::connect(self.listener, self.asked, &mut self.explanation.steps);
         let ended = match begun {
-            Begun::Http1 | Begun::Http2 => {
-                self.read_head(request, begun == Begun::Http2).and_then(|()| self.steps(with_misses))
-            }
+            Begun::Http1 | Begun::Http2 => self.read_head(begun == Begun::Http2).and_then(|()| self.steps(with_misses)),
             Begun::Failed(failure) => Err(failure),
             Begun::Unanswered => {
                 self.explanation.outcome = Outcome::Unanswered;
@@ -200,16 +200,16 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn read_head(&mut self, request: &TestRequest, is_http2: bool) -> Result<(), Failure> {
+    fn read_head(&mut self, is_http2: bool) -> Result<(), Failure> {
         let limits = self.listener.limits.head();
         let timeouts = &self.listener.timeouts;
         self.bound("timeouts.header", timeouts.header, "from the first byte of the head to its last");
         let parsed = if is_http2 {
-            self.explanation.request = http2::text(request);
-            let read = http2::read(request, &mut self.bytes, &mut self.head, limits);
+            self.explanation.request = http2::text(self.asked);
+            let read = http2::read(self.asked, &mut self.bytes, &mut self.head, limits);
             read.map_err(Failure::RequestMalformed)
         } else {
-            self.bytes = listen::bytes(request);
+            self.bytes = listen::bytes(self.asked);
             match parse::request(&self.bytes, &mut Progress::default(), limits, &mut self.head) {
                 Ok(true) if self.head.length == self.bytes.len() => Ok(()),
                 // A line that ends the head too early: what follows would be another request.
@@ -225,6 +225,8 @@ impl<'s> Walk<'s> {
         self.is_head = request.method() == "HEAD";
         let address = || Some(self.listener.address);
         let admitted = admission::admit(self.listener, request, address, &mut self.target, &mut self.authority);
+        let serves = listen::serves(self.listener, &self.asked.url, self.authority.host());
+        let admitted = admitted.and_then(|admitted| serves.then_some(admitted).ok_or(Failure::RequestMisdirected));
         let why = |admitted: &Admitted| words::admitted(admitted, request.head.version);
         let admitted = self.step("admission", admitted, why)?;
         self.expects_continue = admitted.expects_continue;

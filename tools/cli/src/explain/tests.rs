@@ -173,6 +173,14 @@ fn the_handshake_is_explained() {
         assert_eq!(json::object(&explanation)["outcome"]["kind"], "unanswered");
         assert!(explanation.summary().starts_with("no answer: "), "{}", explanation.summary());
     }
+    // The certificate says which hosts a connection is for.
+    for (host, status) in [("shop.test", 404), ("b.api.test", 404), ("other.test", 421)] {
+        let url = Url::parse("https://shop.test/none").expect("a URL");
+        let fields = vec![("host".to_owned(), host.to_owned())];
+        let request = TestRequest { method: "GET".to_owned(), url, fields, client_ip: None, http2: false };
+        let outcome = explain(&snapshot, &request).outcome;
+        assert!(matches!(outcome, Outcome::Answered { status: answered, .. } if answered == status), "{host}");
+    }
     let failed = assert_step(&snapshot, plain, true, "plain", "protocol", "the listener does not speak HTTP/2");
     assert!(matches!(failed.outcome, Outcome::Answered { status: 505, .. }));
 }
