@@ -152,7 +152,7 @@ impl<'a> Files<'a> {
     }
 
     fn refer(&self, path: PathBuf) -> io::Result<String> {
-        let text = read(&path);
+        let text = read_regular(&path);
         self.referred.borrow_mut().insert(path);
         text
     }
@@ -201,7 +201,7 @@ impl<'a> Files<'a> {
         } else if self.seen.len() > FILES_MAX {
             format!("more than {FILES_MAX} files")
         } else {
-            match read(path) {
+            match read_regular(path) {
                 Ok(text) => {
                     let mut included = self.parse(path, text);
                     included.remove("include");
@@ -271,6 +271,15 @@ pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// Who may read and write a file, as the last nine bits of its mode.
 pub(crate) fn mode(path: &Path) -> Option<u32> {
     Some(path.metadata().ok()?.permissions().mode() & 0o777)
+}
+
+/// Reads a file that another one names. A pipe would be waited for and a device may never end; only the first file,
+/// which a person names, may be one.
+fn read_regular(path: &Path) -> io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    read(path)
 }
 
 /// Why a file or a socket cannot be made or written at a path, as far as one can tell without doing so.

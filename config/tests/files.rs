@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use sluice_config::{Loaded, Report, load_with};
 
@@ -122,6 +126,20 @@ fn files_that_are_not_there_or_go_round_in_a_circle() {
     assert_eq!(errors(&star), ["include main.toml:1:12", "include main.toml:1:24"]);
     let none = folder("none", &[("main.toml", &format!("include = ['*.conf']\n{LISTENER}"))]);
     assert!(load(&none).is_ok(), "a pattern may match nothing, so that a folder may be empty");
+}
+
+/// A pipe that nobody writes to would be waited for, with every reload that comes after.
+#[test]
+fn pipes_and_devices_are_neither_included_nor_referred_to() {
+    let main = format!(
+        "include = ['pipe', '/dev/zero']\n{LISTENER}[[route]]\nrespond = {{ status = 200, body = '${{file:pipe}}' }}\n"
+    );
+    let pipes = folder("pipes", &[("main.toml", &main)]);
+    assert!(Command::new("mkfifo").arg(pipes.join("pipe")).status().unwrap().success());
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(load(&pipes).unwrap_err().to_string()));
+    let report = is_done.recv_timeout(Duration::from_secs(10)).expect("nothing is waited for");
+    assert_eq!(report.matches("it is not a regular file").count(), 3, "{report}");
 }
 
 #[test]
