@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long it waits before it tries a target again that has failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Bytes that are written at a time.
+/// Bytes that are written at a time, and so of a line at most.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// How long the last lines may take at the end.
@@ -53,7 +53,8 @@ impl Ring {
         line.clear();
         line::put(&mut line, clock, config, record);
         let capacity = ring.buffer().capacity();
-        if ring.push_entire_slice(&line).is_err() {
+        // The writer takes whole lines, so one that it cannot take would be in its way for ever.
+        if line.len() > WRITE_BYTES || ring.push_entire_slice(&line).is_err() {
             metrics.log_dropped.add(1);
             return;
         }
@@ -297,5 +298,62 @@ impl Writer {
 
     fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.rings.iter().all(Consumer::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_rules::snapshot::AccessFormat;
+    use sluice_wire::Version;
+
+    use super::super::record::{Bytes, EndedBy, Phase, Times};
+    use super::*;
+
+    fn record(host: &str) -> Record<'_> {
+        Record {
+            client: ([127, 0, 0, 1], 1).into(),
+            listener: "main",
+            request: None,
+            version: Version::Http11,
+            host: Some(host),
+            route: None,
+            route_name: None,
+            destination: None,
+            upstream_name: None,
+            attempts: 0,
+            status: 400,
+            failure: None,
+            phase: Phase::Head,
+            ended_by: EndedBy::Gateway,
+            bytes: Bytes::default(),
+            times: Times::default(),
+        }
+    }
+
+    /// It would fill what the writer takes at a time, and no line behind it would ever be written.
+    #[test]
+    fn a_line_that_the_writer_cannot_take_is_dropped_and_counted() {
+        let path = std::env::temp_dir().join(format!("sluice-access-{}.log", std::process::id()));
+        let config = AccessLog {
+            to: LogTarget::File(path.clone()),
+            format: AccessFormat::Json,
+            buffer_bytes: 4 * WRITE_BYTES,
+            mask: Vec::new(),
+            mask_query: Vec::new(),
+            request_fields: Vec::new(),
+        };
+        let (access, rings) = Access::start(Some(&config), 1).expect("a file and a thread");
+        let (clock, metrics) = (Clock::default(), CoreMetrics::default());
+        let (long, longest) = ("x".repeat(WRITE_BYTES / 2), "x".repeat(WRITE_BYTES));
+        for host in ["first", &longest, &long, &long, "last"] {
+            rings[0].log(&clock, &metrics, &config, &record(host));
+        }
+        access.finish();
+        let text = std::fs::read_to_string(&path).expect("a log");
+        std::fs::remove_file(&path).expect("a log");
+        assert_eq!(metrics.log_dropped.get(), 1);
+        let hosts: Vec<&str> =
+            text.lines().filter_map(|line| line.split("\"host\":\"").nth(1)?.split('"').next()).collect();
+        assert!(hosts == ["first", &long, &long, "last"], "{} lines", hosts.len());
     }
 }
