@@ -3,6 +3,7 @@
 //! `openapi.json` describes them; a test holds the table of paths to it.
 
 use std::convert::Infallible;
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -20,6 +21,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use sluice_rules::snapshot::Admin;
+use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reload::{Applied, ReloadError};
@@ -96,10 +98,7 @@ impl Listener {
             Admin::Socket(path) => {
                 let bind = || {
                     remove_stale(path);
-                    let socket = UnixListener::bind(path)?;
-                    // Who may write to it controls the gateway.
-                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                    socket.set_nonblocking(true)?;
+                    let socket = listen_alone(path)?;
                     let address = format!("unix:{}", path.display());
                     Ok(Listener { socket: Socket::Unix(socket, path.clone()), address, is_loopback: false })
                 };
@@ -120,6 +119,17 @@ impl Listener {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Listens at a path, for this user alone: who may write to the socket controls the gateway.
+fn listen_alone(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Before it listens: until then a connection is refused, whoever asks.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    socket.listen(CONNECTIONS_MAX as i32)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// Removes the socket of a gateway that was killed. One that answers stays, and so does what is no socket.
@@ -320,6 +330,21 @@ mod tests {
         }
         let served = ENDPOINTS.iter().map(|(path, method, _)| ((*path).to_owned(), method.to_string()));
         assert_eq!(described, served.collect());
+    }
+
+    #[test]
+    fn a_socket_is_for_its_owner_alone_and_takes_the_place_of_a_dead_one() {
+        let path = std::env::temp_dir().join(format!("sluice-admin-{}.sock", std::process::id()));
+        for _ in 0..2 {
+            // The first one is left behind, as by a gateway that was killed.
+            let listener = Listener::bind(&Admin::Socket(path.clone())).expect("a socket");
+            let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            UnixStream::connect(&path).expect("it listens");
+            assert!(Listener::bind(&Admin::Socket(path.clone())).is_err(), "one that answers stays");
+            drop(listener);
+        }
+        std::fs::remove_file(&path).expect("it is there");
     }
 
     #[test]
