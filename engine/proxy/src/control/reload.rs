@@ -156,18 +156,19 @@ impl Control {
 
     /// Lets a configuration serve. Until every door is open nothing has changed.
     async fn publish(&self, next: Successor, effective: Option<Effective>) -> Result<u64, ReloadError> {
-        let present = self.shared.published.current();
-        let mut assigned = self.doors().assign(&next.snapshot.listeners, &present.doors)?;
-        drop(present);
+        let mut assigned = {
+            let present = self.shared.published.current();
+            self.doors().assign(&next.snapshot.listeners, &present.doors)?
+        };
         let addresses = self.names.addresses(&next.snapshot);
         let replaced = self.shared.published.replace(next, assigned.doors, addresses);
         self.replaced().push(replaced);
         *lock(&self.effective) = effective;
-        let current = self.shared.published.current();
-        self.shared.access.configure(current.snapshot.log.access.as_ref());
-        self.shared.diagnostics.configure(&current.snapshot.log);
+        // The publication is not held while the cores are waited for: it would not be freed meanwhile.
         let (configuration, generation) = {
             let current = self.shared.published.current();
+            self.shared.access.configure(current.snapshot.log.access.as_ref());
+            self.shared.diagnostics.configure(&current.snapshot.log);
             self.names.renew(&current.snapshot);
             self.renewals.renewed.notify_one();
             (current.configuration, current.generation)
