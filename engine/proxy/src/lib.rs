@@ -14,6 +14,7 @@ pub mod floor;
 mod http2;
 mod listen;
 mod observe;
+mod prefix;
 mod publish;
 mod respond;
 mod rt;

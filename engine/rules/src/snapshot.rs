@@ -132,6 +132,14 @@ impl Listener {
         Hop::new(peer.to_canonical(), if self.tls.is_some() { "https" } else { "http" }, self.trusts(peer))
     }
 
+    /// Whether connections from `peer` begin with a PROXY prefix.
+    pub fn expects_prefix(&self, peer: IpAddr) -> bool {
+        !self.proxy_protocol.is_empty() && {
+            let ip = peer.to_canonical();
+            self.proxy_protocol.iter().any(|network| network.contains(&ip))
+        }
+    }
+
     /// Whether a client that connects from `peer` is a proxy whose own claims are believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let ip = peer.to_canonical();

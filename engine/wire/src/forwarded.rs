@@ -17,6 +17,12 @@ pub const CLAIMS: NameSet = NameSet::of(&[
     Name::XRealIp,
 ]);
 
+/// Fields that tell of a client's certificate (RFC 9440). Only ours count, whoever sends them.
+pub const CERTIFICATES: NameSet = NameSet::of(&[Name::ClientCert, Name::ClientCertChain]);
+
+/// Bytes of fields that tell of a certificate; longer ones would not fit into a head.
+const CERTIFICATES_MAX: usize = 16 * 1024;
+
 /// What we know ourselves about the peer of a connection, as it is told to the upstream.
 #[derive(Clone, Debug)]
 pub struct Hop {
@@ -25,6 +31,8 @@ pub struct Hop {
     trusted: bool,
     /// The lines for a peer that is not believed, up to where the authority is filled in.
     lines: Box<[u8]>,
+    /// The lines about its certificate.
+    certificates: Box<[u8]>,
 }
 
 impl Hop {
@@ -35,7 +43,25 @@ impl Hop {
             "X-Forwarded-For: {client}\r\nX-Forwarded-Proto: {scheme}\r\n\
              Forwarded: for={open}{client}{close};proto={scheme};host=\""
         );
-        Hop { client, scheme, trusted, lines: lines.into_bytes().into_boxed_slice() }
+        let lines = lines.into_bytes().into_boxed_slice();
+        Hop { client, scheme, trusted, lines, certificates: Box::default() }
+    }
+
+    /// Tells upstreams of the certificate that the client has proved to have, and of those that vouch for it, each in
+    /// Base64 (RFC 9440 §2). What is too long for a head is left out, the chain first.
+    pub fn set_certificates(&mut self, mut chain: impl Iterator<Item = String>) {
+        let Some(leaf) = chain.next() else { return };
+        let leaf = format!("Client-Cert: :{leaf}:\r\n");
+        let chain: Vec<String> = chain.map(|certificate| format!(":{certificate}:")).collect();
+        let chain =
+            if chain.is_empty() { String::new() } else { format!("Client-Cert-Chain: {}\r\n", chain.join(", ")) };
+        let mut lines = leaf;
+        if lines.len() + chain.len() <= CERTIFICATES_MAX {
+            lines.push_str(&chain);
+        }
+        if lines.len() <= CERTIFICATES_MAX {
+            self.certificates = lines.into_bytes().into_boxed_slice();
+        }
     }
 
     /// Whether it is a proxy whose own claims are believed.
@@ -46,6 +72,8 @@ impl Hop {
     /// Writes the fields about this hop. What an untrusted client claims is dropped, under every name that is
     /// in use for it.
     pub fn write(&self, edits: &mut Edits, request: Request<'_>, authority: &str) {
+        edits.remove(CERTIFICATES);
+        edits.add_lines(&self.certificates);
         if !self.trusted || !request.head.fields.present().intersects(CLAIMS) {
             edits.remove(CLAIMS);
             for part in [&self.lines, authority.as_bytes(), b"\"\r\nX-Forwarded-Host: ", authority.as_bytes(), b"\r\n"]
@@ -120,6 +148,19 @@ mod tests {
                     Forwarded: for=192.0.2.1;proto=http;host=\"a:80\"\nX-Forwarded-Host: a:80\n";
         assert_eq!(added("", &hop), ours);
         assert_eq!(added("X-Forwarded-For: 10.0.0.1\r\nForwarded: for=10.0.0.1\r\n", &hop), ours);
+    }
+
+    /// RFC 9440 §2.4: whoever could set them could be anybody.
+    #[test]
+    fn a_certificate_is_told_of_by_us_alone() {
+        let mut hop = Hop::new([192, 0, 2, 1].into(), "https", true);
+        let claimed = "Client-Cert: :AAAA:\r\nclient-cert-chain: :BBBB:\r\n";
+        assert!(!added(claimed, &hop).contains("Client-Cert"));
+        hop.set_certificates(["MIIB", "MIIC", "MIID"].map(str::to_owned).into_iter());
+        assert!(added(claimed, &hop).starts_with("Client-Cert: :MIIB:\nClient-Cert-Chain: :MIIC:, :MIID:\n"));
+        let long = |length| "A".repeat(length);
+        hop.set_certificates([long(100), long(CERTIFICATES_MAX)].into_iter());
+        assert!(added("", &hop).starts_with("Client-Cert: :AAAA") && !added("", &hop).contains("Chain"));
     }
 
     #[test]

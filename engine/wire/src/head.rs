@@ -73,6 +73,8 @@ macro_rules! names {
 names! {
     Authorization = "authorization",
     CacheControl = "cache-control",
+    ClientCert = "client-cert",
+    ClientCertChain = "client-cert-chain",
     Connection = "connection",
     ContentEncoding = "content-encoding",
     ContentLength = "content-length",

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod proxy_protocol;
 pub mod target;
 pub mod writer;
 

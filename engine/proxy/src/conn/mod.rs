@@ -22,6 +22,7 @@ use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
+use crate::prefix;
 use crate::rt::{self, Buffer, SMALL};
 use crate::tls::accept::{self, Identity};
 use crate::transport::Transport;
@@ -62,7 +63,9 @@ impl Client {
 
     /// Whether something comes before HTTP.
     fn has_preface(&self, core: &Core) -> bool {
-        self.listener(&self.local(core)).tls.is_some()
+        let local = self.local(core);
+        let listener = self.listener(&local);
+        listener.tls.is_some() || listener.expects_prefix(self.peer.ip())
     }
 
     /// What its listener expects of it.
@@ -154,12 +157,24 @@ pub(crate) fn spawn(core: &Rc<Core>, client: Client) {
 async fn prepare(core: &Rc<Core>, mut client: Client) -> Option<Client> {
     let local = client.local(core);
     client.deadline.set_after(client.listener(&local).timeouts.header, Expiry::ShutBoth);
-    if let Some(server) = local.tls(client.door).cloned() {
-        drop(local);
-        accept::protect(core, &mut client, &server).await.then_some(client)
-    } else {
-        Some(client)
+    if client.listener(&local).expects_prefix(client.peer.ip()) {
+        let Transport::Plain(stream) = &client.stream else { return None };
+        match prefix::take(stream).await {
+            Ok(None) => {}
+            Ok(Some(source)) => {
+                client.peer = source;
+                client.hop = client.listener(&local).hop(source.ip());
+            }
+            Err(error) => {
+                core.metrics.prefix_errors.add(1);
+                tracing::debug!(peer = %client.peer, %error, "a connection does not begin with a PROXY prefix");
+                return None;
+            }
+        }
     }
+    let Some(server) = local.tls(client.door).cloned() else { return Some(client) };
+    drop(local);
+    accept::protect(core, &mut client, &server).await.then_some(client)
 }
 
 /// Counts a connection as open until it is dropped.

@@ -44,6 +44,8 @@ pub(crate) struct CoreMetrics {
     pub(crate) connections_refused: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) accept_errors: Counter,
+    /// Connections that had to begin with a PROXY prefix and did not.
+    pub(crate) prefix_errors: Counter,
     pub(crate) tunnels_open: Counter,
     pub(crate) requests: Counter,
     pub(crate) requests_active: Counter,

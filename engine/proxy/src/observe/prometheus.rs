@@ -191,6 +191,9 @@ impl Page {
         let errors = sum(sources, |core| &core.accept_errors);
         let help = "Failures to accept, most of them for want of descriptors.";
         self.single("sluice_accept_errors_total", "counter", help, errors);
+        let errors = sum(sources, |core| &core.prefix_errors);
+        let help = "Connections that had to begin with a PROXY prefix and did not.";
+        self.single("sluice_proxy_protocol_errors_total", "counter", help, errors);
         let tunnels = sum(sources, |core| &core.tunnels_open);
         self.single("sluice_tunnels_open", "gauge", "Upgraded connections open now.", tunnels);
         let buffers = sum(sources, |core| &core.buffer_bytes);

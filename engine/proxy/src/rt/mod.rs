@@ -23,8 +23,8 @@ pub(crate) use driver::{Mode, avoid_huge_pages, pin_to, run, stand_back, thread_
 pub(crate) use mailbox::{Inbox, Mailbox, pair as mailbox};
 
 pub(crate) use socket::{
-    Gone, Pending, bind, gone, ignore_handshakes, is_descriptor_limit, is_quiet, pending, quiet, receive_now,
-    reset_on_close, send_now, shutdown,
+    Gone, Pending, bind, discard, gone, ignore_handshakes, is_descriptor_limit, is_quiet, peek, pending, quiet,
+    receive_now, reset_on_close, send_now, shutdown,
 };
 pub(crate) use stream::{Canceller, Listener, Stream};
 

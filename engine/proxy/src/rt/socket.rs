@@ -104,12 +104,26 @@ pub(crate) fn pending(fd: RawFd) -> Pending {
 pub(crate) fn receive_now(fd: RawFd, buffer: &mut Space) -> io::Result<usize> {
     let mut count = 0;
     buffer.append_with(|space| {
-        // SAFETY: the pointer is to as many bytes as the length says.
-        let received = unsafe { libc::recv(fd, space.as_mut_ptr().cast(), space.len(), libc::MSG_DONTWAIT) };
-        count = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        count = receive(fd, space, 0)?;
         Ok::<_, io::Error>(count)
     })?;
     Ok(count)
+}
+
+/// Looks at what has come already, from the beginning. 0: the peer has closed its side.
+pub(crate) fn peek(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    receive(fd, into, libc::MSG_PEEK)
+}
+
+/// Takes as many bytes as `seen` has, which were looked at before.
+pub(crate) fn discard(fd: RawFd, seen: &mut [u8]) -> bool {
+    receive(fd, seen, 0).is_ok_and(|taken| taken == seen.len())
+}
+
+fn receive(fd: RawFd, into: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the pointer is to as many bytes as the length says.
+    let received = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), flags | libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
 /// Sends what the socket takes at once, for answers that must not need a buffer.

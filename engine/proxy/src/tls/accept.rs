@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 use sluice_wire::client_hello::{self, HANDSHAKE, HelloError};
@@ -172,6 +174,7 @@ pub(crate) async fn protect(core: &Rc<Core>, client: &mut Client, server: &Serve
     match shake(core, stream, server).await {
         Ok((stream, identity)) => {
             client.deadline.unset();
+            stream.facts(|facts| tell_of_certificates(client, facts));
             core.metrics.tls_handshakes[stream.facts(Kind::of) as usize].add(1);
             client.stream = Transport::Tls(Rc::new(stream));
             client.identity = Some(Box::new(identity));
@@ -192,6 +195,12 @@ pub(crate) async fn protect(core: &Rc<Core>, client: &mut Client, server: &Serve
             false
         }
     }
+}
+
+/// Has upstreams be told of the certificate that the client has proved to have.
+fn tell_of_certificates(client: &mut Client, facts: &CommonState) {
+    let chain = facts.peer_certificates().unwrap_or_default();
+    client.hop.set_certificates(chain.iter().map(|certificate| BASE64.encode(certificate)));
 }
 
 async fn shake(core: &Rc<Core>, stream: Stream, server: &Server) -> Result<(TlsStream, Identity), Failed> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sluice_wire::authority::Authority;
 use sluice_wire::fields;
-use sluice_wire::forwarded::CLAIMS;
+use sluice_wire::forwarded::{CERTIFICATES, CLAIMS};
 use sluice_wire::h1::body::Framing;
 use sluice_wire::h1::parse::{HeadError, HeadLimits};
 use sluice_wire::head::Request;
@@ -167,6 +167,7 @@ pub(super) fn removed(outgoing: &Outgoing<'_>, name: Name, text: &[u8]) -> &'sta
         Name::ProxyAuthorization => "for a proxy that asked for it",
         name if fields::HOP_BY_HOP.contains(name) => "for this connection alone",
         _ if is_named => "named by Connection",
+        name if CERTIFICATES.contains(name) => "only the gateway tells of certificates",
         name if CLAIMS.contains(name) && !outgoing.hop.is_trusted() => "a claim of a client that is not trusted",
         name if CLAIMS.contains(name) => "goes on with this gateway's entry",
         _ => "its underscore may be taken for a hyphen",
