@@ -5,6 +5,7 @@
 mod harness;
 mod json;
 mod peers;
+mod pki;
 mod seccomp;
 mod table;
 
@@ -24,6 +25,7 @@ mod grpc;
 mod http2;
 mod logs;
 mod operate;
+mod proxy_protocol;
 mod readme;
 mod reload;
 mod requests;
@@ -31,5 +33,6 @@ mod responses;
 mod routes;
 mod targets;
 mod time;
+mod tls;
 mod torture;
 mod upgrade;

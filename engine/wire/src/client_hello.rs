@@ -8,6 +8,9 @@ pub const HANDSHAKE: u8 = 22;
 /// The message type of a client's first message.
 const CLIENT_HELLO: u8 = 1;
 
+/// How TLS 1.2 is written.
+const TLS12: u16 = 0x0303;
+
 /// The extension that names the server.
 const SERVER_NAME: u16 = 0;
 
@@ -17,22 +20,34 @@ const HOST_NAME: u8 = 0;
 /// Bytes of a first message. Real ones are below 2 KiB.
 const HELLO_BYTES_MAX: usize = 64 * 1024;
 
-/// Looks for the server's name in what a client has sent first.
+/// What is of interest in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// Whether the client speaks no version of TLS from 1.2 on. Later ones say 1.2 here (RFC 8446 §4.1.2).
+    pub is_old: bool,
+    /// The host that the client asks for, in lower case and without a dot at its end.
+    pub server_name: Option<String>,
+}
+
+/// Looks into what a client has sent first.
 ///
 /// # Errors
 /// [`HelloError`]
-pub fn server_name(bytes: &[u8]) -> Result<Option<String>, HelloError> {
+pub fn read(bytes: &[u8]) -> Result<Hello, HelloError> {
     let message = message(bytes)?;
     let mut hello = Reader(&message);
-    // Version and random, session, cipher suites, compression.
-    hello.take(2 + 32)?;
+    let is_old = hello.number16()? < TLS12;
+    // Random, session, cipher suites, compression.
+    hello.take(32)?;
     hello.vector8()?;
     hello.vector16()?;
     hello.vector8()?;
-    if hello.0.is_empty() {
-        return Ok(None);
-    }
-    let mut extensions = hello.vector16()?;
+    let server_name = if hello.0.is_empty() { None } else { server_name(hello.vector16()?)? };
+    Ok(Hello { is_old, server_name })
+}
+
+/// The name in the extensions, if there is one.
+fn server_name(mut extensions: Reader<'_>) -> Result<Option<String>, HelloError> {
     while !extensions.0.is_empty() {
         let kind = extensions.number16()?;
         let mut content = extensions.vector16()?;
@@ -131,16 +146,26 @@ mod tests {
     #[test]
     fn the_name_is_found_in_however_many_records_it_comes() {
         for size in [1, 7, 40, 10_000] {
-            assert_eq!(server_name(&hello(Some("A.example."), size)), Ok(Some("a.example".to_owned())));
-            assert_eq!(server_name(&hello(None, size)), Ok(None));
+            let name = |name| read(&hello(name, size)).map(|hello| hello.server_name);
+            assert_eq!(name(Some("A.example.")), Ok(Some("a.example".to_owned())));
+            assert_eq!(name(None), Ok(None));
         }
+    }
+
+    #[test]
+    fn old_clients_are_known_by_their_version() {
+        let mut bytes = hello(None, 10_000);
+        assert_eq!(read(&bytes).map(|hello| hello.is_old), Ok(false));
+        // Behind the heads of record and message.
+        bytes[5 + 4 + 1] = 2;
+        assert_eq!(read(&bytes).map(|hello| hello.is_old), Ok(true));
     }
 
     #[test]
     fn a_part_is_incomplete_wherever_it_ends() {
         let whole = hello(Some("a.example"), 50);
         for length in 0..whole.len() {
-            assert_eq!(server_name(&whole[..length]), Err(HelloError::Incomplete), "{length}");
+            assert_eq!(read(&whole[..length]), Err(HelloError::Incomplete), "{length}");
         }
     }
 
@@ -151,9 +176,9 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = whole.clone();
                 changed[index] ^= 1 << bit;
-                let _ = server_name(&changed);
+                let _ = read(&changed);
             }
         }
-        assert_eq!(server_name(b"GET / HTTP/1.1\r\n"), Err(HelloError::Invalid));
+        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Err(HelloError::Invalid));
     }
 }

@@ -19,11 +19,14 @@ use super::session::Connection;
 use super::stream::{HandshakeError, TlsStream, handshake};
 
 /// What a browser shows that was sent to the wrong port.
-const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n\
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 46\r\n\
     Connection: close\r\n\r\nThis port speaks TLS. Use https:// to ask it.\n";
 
 /// The alert unrecognized_name, fatal, as a record (RFC 6066 §3, RFC 8446 §6).
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
+/// The alert protocol_version, likewise.
+const PROTOCOL_VERSION: &[u8] = &[21, 3, 3, 0, 2, 2, 70];
 
 /// What is known of a client from its handshake, besides what the session knows.
 pub(crate) struct Identity {
@@ -233,8 +236,12 @@ async fn read_hello(core: &Rc<Core>, stream: &Stream) -> Result<(Option<String>,
             rt::send_now(stream.fd(), PLAIN_HTTP);
             return Err(Failed { told: true, ..Reason::PlainHttp.into() });
         }
-        match client_hello::server_name(buffer.filled()) {
-            Ok(name) => return Ok((name, buffer)),
+        match client_hello::read(buffer.filled()) {
+            Ok(hello) if hello.is_old => {
+                rt::send_now(stream.fd(), PROTOCOL_VERSION);
+                return Err(Failed { told: true, ..Reason::Incompatible.into() });
+            }
+            Ok(hello) => return Ok((hello.server_name, buffer)),
             Err(HelloError::Incomplete) if buffer.spare() > 0 => {}
             // Whoever reads it next says what is wrong with it.
             Err(HelloError::Incomplete | HelloError::Invalid) => return Ok((None, buffer)),
