@@ -11,6 +11,7 @@ use sluice_wire::h2::{inbound, outbound};
 use sluice_wire::head::{Name, NameSet, Request, RequestHead, Response, ResponseHead, Version};
 use sluice_wire::target::{Policy, Target};
 use sluice_wire::writer::Writer;
+use sluice_wire::{client_hello, proxy_protocol};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, fields: 100, line_bytes: 8 * 1024 };
 
@@ -204,4 +205,25 @@ pub fn config(bytes: &[u8]) {
     }
     let again = load(&shown).unwrap_or_else(|report| panic!("{report}\n{shown}"));
     assert_eq!(bare(&again.effective.to_toml()), bare(&shown));
+}
+
+/// The first message of TLS and the PROXY prefix: what is read of a part is what is read of the whole, and an error is
+/// final.
+pub fn preface(bytes: &[u8]) {
+    let prefix = proxy_protocol::read(bytes);
+    let hello = client_hello::read(bytes);
+    for length in 0..bytes.len().min(600) {
+        let part = &bytes[..length];
+        match proxy_protocol::read(part) {
+            Ok(None) => {}
+            decided => assert_eq!(decided, prefix, "{length} bytes"),
+        }
+        match client_hello::read(part) {
+            Err(client_hello::HelloError::Incomplete) => {}
+            decided => assert_eq!(decided, hello, "{length} bytes"),
+        }
+    }
+    if let Ok(Some((_, length))) = prefix {
+        assert!(length <= bytes.len().min(proxy_protocol::PREFIX_MAX));
+    }
 }

@@ -117,6 +117,17 @@ fn translations() {
 }
 
 #[test]
+fn prefaces() {
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xc0\0\x02\x01\xc0\0\x02\x02\x04\xd2\x01\xbb\x01\0\x02h2";
+    let hello = b"\x16\x03\x01\0\x3f\x01\0\0\x3b\x03\x03................................\0\0\x02\x13\x01\x01\0\
+        \0\x10\0\0\0\x0c\0\x0a\0\0\x07a.local";
+    for_a_second(
+        sluice_tests::preface,
+        &[b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\nGET", b"PROXY UNKNOWN\r\n", binary, hello],
+    );
+}
+
+#[test]
 fn configurations() {
     for_a_second(
         sluice_tests::config,
