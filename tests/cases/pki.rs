@@ -263,6 +263,16 @@ impl TlsOrigin {
         clients: Option<&Authority>,
         serve: impl Fn(&mut Accepted) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        TlsOrigin::start_with(made, clients, None, serve)
+    }
+
+    /// The same with records of so many bytes at most, their heads included.
+    pub(crate) fn start_with(
+        made: &Made,
+        clients: Option<&Authority>,
+        record_bytes: Option<usize>,
+        serve: impl Fn(&mut Accepted) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -275,7 +285,9 @@ impl TlsOrigin {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let config = Arc::new(builder.with_single_cert(vec![made.der()], made.private()).expect("a certificate"));
+        let mut config = builder.with_single_cert(vec![made.der()], made.private()).expect("a certificate");
+        config.max_fragment_size = record_bytes;
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
         let address = listener.local_addr().expect("an address");
         let serve = Arc::new(serve);

@@ -546,6 +546,20 @@ both_drivers! {
         assert!(eventually(|| *kinds.lock().expect("no panic") == expected), "{:?}", kinds.lock());
     }
 
+    /// RFC 8446 §5.1: also those that come after the handshake, when both sides may write at any time.
+    fn messages_may_be_spread_over_records(driver: &str) {
+        let (dir, authority) = (TempDir::new(), Authority::new());
+        let ca = dir.file("ca.pem", &authority.pem);
+        let made = authority.sign(&["127.0.0.1"]);
+        let origin = TlsOrigin::start_with(&made, None, Some(40), |stream| answer(stream, "hello"));
+        let (gateway, status, said) = through(driver, origin.address, &format!("tls = {{ ca = {ca:?} }}"));
+        assert_eq!((status, said.as_str()), (200, "hello"));
+        for _ in 0..20 {
+            assert_eq!(asked(&gateway), (200, "hello".to_owned()));
+        }
+        assert_eq!(figure(&gateway, "sluice_upstream_connects_total"), 1);
+    }
+
     /// RFC 8446 §6.1: an end without a close_notify may be somebody else's doing. With it, it is the end.
     fn a_response_that_is_cut_off_is_not_complete(driver: &str) {
         let (dir, authority) = (TempDir::new(), Authority::new());
