@@ -2,20 +2,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
 use sluice_wire::authority::Authority;
 use sluice_wire::h1::encode::Edits;
+use sluice_wire::h2::meter::Flood;
 use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
-use crate::deadline::Deadlines;
+use crate::deadline::{Deadlines, ticks};
 use crate::listen::Door;
 use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
@@ -27,6 +29,10 @@ use crate::rt::BufferPool;
 use crate::tls::server::Server;
 use crate::upstream::pool::{Endpoints, Pools};
 use crate::waiting::Waiting;
+use crate::wheel::Tick;
+
+/// How often floods are told of.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// What all cores and the control thread share.
 pub(crate) struct Shared {
@@ -56,6 +62,7 @@ pub(crate) struct Core {
     #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
+    floods_quiet_until: Cell<Tick>,
     date: RefCell<(u64, String)>,
 }
 
@@ -129,6 +136,7 @@ impl Core {
             local: RefCell::new(Rc::new(local)),
             retired: RefCell::default(),
             scratches: RefCell::default(),
+            floods_quiet_until: Cell::new(0),
             random: Cell::new((seed ^ (index as u64) << 32) | 1),
             date: RefCell::default(),
         })
@@ -174,6 +182,18 @@ impl Core {
             retired.insert(door.id, Retired { door: Arc::clone(door), local: Rc::clone(&before) });
         }
         self.metrics.generation.set(local.generation);
+    }
+
+    /// A client sends frames that move nothing forward, and its connection ends for it.
+    pub(crate) fn flooded(&self, client: SocketAddr, flood: Flood) {
+        let position = Flood::ALL.iter().position(|known| *known == flood).unwrap_or_default();
+        self.metrics.http2_floods[position].add(1);
+        let now = self.deadlines.now();
+        // Whoever floods does it again and again.
+        if now >= self.floods_quiet_until.get() {
+            self.floods_quiet_until.set(now.saturating_add(ticks(WARN_EVERY)));
+            tracing::warn!(%client, kind = flood.label(), "a connection of HTTP/2 is ended for a flood: {flood}");
+        }
     }
 
     /// Forgets doors that are not used any more.

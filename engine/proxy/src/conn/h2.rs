@@ -14,6 +14,7 @@ use sluice_rules::failure::Failure;
 use sluice_rules::reply::Reply;
 use sluice_rules::snapshot::Listener;
 use sluice_wire::h2::inbound;
+use sluice_wire::h2::meter::{Budget, Flood};
 
 use crate::core::{Core, Scratch};
 use crate::deadline::{Deadline, Expiry, LEAVING_IDLE_MAX, ticks};
@@ -149,6 +150,8 @@ enum Turn {
     Request(http::Request<RecvStream>, SendResponse<Data>),
     /// It was woken: its time is up, or its listener closes.
     Woken,
+    /// The client sends too many of these.
+    Flood(Flood),
     Ended,
 }
 
@@ -166,12 +169,21 @@ fn builder(listener: &Listener) -> Builder {
     builder
 }
 
+fn budget(listener: &Listener) -> Budget {
+    Budget {
+        resets_per_second: listener.http2.resets_per_second,
+        control_frames_per_second: listener.http2.control_frames_per_second,
+        // Compression makes a head shorter, or hardly longer.
+        header_block_bytes: listener.limits.header_bytes as u32,
+    }
+}
+
 /// Serves a connection until it ends. `input` is what has been read of it.
 pub(crate) async fn serve(core: Rc<Core>, client: Client, input: Option<Buffer>) {
     let client = Rc::new(client);
     let local = client.local(&core);
     let timeouts = client.listener(&local).timeouts.clone();
-    let io = Polled::new(&core, client.stream.clone(), timeouts.write, input);
+    let io = Polled::metered(&core, client.stream.clone(), timeouts.write, input, budget(client.listener(&local)));
     let handshake = builder(client.listener(&local)).handshake::<_, Data>(io.clone());
     drop(local);
     client.deadline.set_after(timeouts.header, Expiry::ShutBoth);
@@ -213,6 +225,11 @@ pub(crate) async fn serve(core: Rc<Core>, client: Client, input: Option<Buffer>)
                 rt::spawn(serve_stream(Rc::clone(&core), Rc::clone(&client), request, respond, open));
             }
             Turn::Woken => {}
+            Turn::Flood(flood) => {
+                core.flooded(client.peer, flood);
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                break end(&core, &client, &mut connection, &io).await;
+            }
             Turn::Ended => break,
         }
     }
@@ -221,11 +238,25 @@ pub(crate) async fn serve(core: Rc<Core>, client: Client, input: Option<Buffer>)
     io.close().await;
 }
 
+/// Sends what is left to be said, and takes nothing more.
+async fn end(core: &Core, client: &Client, connection: &mut Connection<Polled, Data>, io: &Polled) {
+    client.deadline.set(core.deadlines.after(LEAVING_IDLE_MAX), Expiry::ShutBoth);
+    poll_fn(|context| {
+        let closed = connection.poll_closed(context);
+        io.turn(context);
+        closed.map(drop)
+    })
+    .await;
+}
+
 /// Moves frames until there is something to do.
 async fn turn(connection: &mut Connection<Polled, Data>, io: &Polled, deadline: &Deadline) -> Turn {
     poll_fn(|context| {
         let accepted = connection.poll_accept(context);
         io.turn(context);
+        if let Some(flood) = io.flood() {
+            return Poll::Ready(Turn::Flood(flood));
+        }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Turn::Request(request, respond)),
             Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Turn::Ended),

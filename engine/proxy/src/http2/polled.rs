@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sluice_wire::h2::meter::{Budget, Flood, FrameMeter, Side};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::core::Core;
@@ -32,6 +33,8 @@ struct Inner {
     /// What reads and writes, for as long as the connection lasts.
     reader: RefCell<Pin<Box<dyn Future<Output = ()>>>>,
     writer: RefCell<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Counts what floods are made of, where the peer is not trusted to send none.
+    meter: Option<RefCell<FrameMeter>>,
     transport: Transport,
     core: Rc<Core>,
 }
@@ -58,18 +61,45 @@ struct Output {
 impl Polled {
     /// A connection to a peer that has `write_time` to take what it is sent. `begun` is what has been read of it.
     pub(crate) fn new(core: &Rc<Core>, transport: Transport, write_time: Duration, begun: Option<Buffer>) -> Self {
+        Polled::with(core, transport, write_time, begun, None)
+    }
+
+    /// The same, held to what a connection may cost.
+    pub(crate) fn metered(
+        core: &Rc<Core>,
+        transport: Transport,
+        write_time: Duration,
+        begun: Option<Buffer>,
+        budget: Budget,
+    ) -> Self {
+        let meter = FrameMeter::new(Side::Server, budget, core.deadlines.now());
+        Polled::with(core, transport, write_time, begun, Some(RefCell::new(meter)))
+    }
+
+    fn with(
+        core: &Rc<Core>,
+        transport: Transport,
+        write_time: Duration,
+        begun: Option<Buffer>,
+        meter: Option<RefCell<FrameMeter>>,
+    ) -> Self {
         let input = Rc::new(RefCell::new(Input { buffer: begun, end: None }));
         let output = Rc::<RefCell<Output>>::default();
         let reader = Box::pin(read(Rc::clone(core), transport.clone(), Rc::clone(&input)));
         let writer = Box::pin(write(Rc::clone(core), transport.clone(), write_time, Rc::clone(&output)));
         let (reader, writer) = (RefCell::new(reader as Pin<Box<_>>), RefCell::new(writer as Pin<Box<_>>));
-        Polled(Rc::new(Inner { input, output, reader, writer, transport, core: Rc::clone(core) }))
+        Polled(Rc::new(Inner { input, output, reader, writer, meter, transport, core: Rc::clone(core) }))
     }
 
     /// Sends what was written in this turn. To be called at the end of each turn of the task that has the connection.
     pub(crate) fn turn(&self, context: &mut Context<'_>) {
         // It never ends.
         let _ = self.0.writer.borrow_mut().as_mut().poll(context);
+    }
+
+    /// What the peer sends too many of, if it does. Nothing more is taken from it then.
+    pub(crate) fn flood(&self) -> Option<Flood> {
+        self.0.meter.as_ref().and_then(|meter| meter.borrow().verdict().err())
     }
 
     /// Whether all that was written has been sent.
@@ -95,7 +125,15 @@ impl AsyncRead for Polled {
             // It never ends.
             let _ = self.0.reader.borrow_mut().as_mut().poll(context);
         }
-        self.0.input.borrow_mut().take(out)
+        let Some(meter) = &self.0.meter else { return self.0.input.borrow_mut().take(out) };
+        if meter.borrow().verdict().is_err() {
+            return Poll::Pending;
+        }
+        let before = out.filled().len();
+        let taken = self.0.input.borrow_mut().take(out);
+        // The verdict stays, and is asked for at the end of the turn.
+        let _ = meter.borrow_mut().received(&out.filled()[before..], self.0.core.deadlines.now());
+        taken
     }
 }
 
@@ -155,13 +193,13 @@ async fn read(core: Rc<Core>, transport: Transport, input: Rc<RefCell<Input>>) {
 
 impl AsyncWrite for Polled {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.0.output.borrow_mut().put(&self.0.core, bytes)?;
+        let written = self.put(bytes)?;
         if written > 0 || bytes.is_empty() {
             return Poll::Ready(Ok(written));
         }
         // No room: it has to leave first.
         self.turn(context);
-        match self.0.output.borrow_mut().put(&self.0.core, bytes)? {
+        match self.put(bytes)? {
             0 => Poll::Pending,
             written => Poll::Ready(Ok(written)),
         }
@@ -201,6 +239,17 @@ impl AsyncWrite for Polled {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.turn(context);
         if self.is_flushed() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl Polled {
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.output.borrow_mut().put(&self.0.core, bytes)?;
+        if let Some(meter) = &self.0.meter {
+            // As for what is read.
+            let _ = meter.borrow_mut().sent(&bytes[..written], self.0.core.deadlines.now());
+        }
+        Ok(written)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_rules::failure::Failure;
+use sluice_wire::h2::meter::Flood;
 
 use crate::tls::accept::{Kind, Reason};
 
@@ -58,6 +59,8 @@ pub(crate) struct CoreMetrics {
     /// By the first digit of the status.
     pub(crate) responses: [Counter; 6],
     /// By their kind.
+    /// Connections of HTTP/2 that were ended for a flood, by what it was of.
+    pub(crate) http2_floods: [Counter; Flood::ALL.len()],
     pub(crate) tls_handshakes: [Counter; Kind::ALL.len()],
     /// By their reason.
     pub(crate) tls_failures: [Counter; Reason::ALL.len()],

@@ -7,6 +7,7 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use sluice_rules::snapshot::Listener;
+use sluice_wire::h2::meter::Flood;
 
 use crate::tls::accept::{Kind, Reason};
 use crate::tls::server::Server;
@@ -36,6 +37,7 @@ const NANOS: f64 = 1e9;
 pub(crate) fn render(sources: &Sources<'_>) -> String {
     let mut page = Page(String::with_capacity(64 * 1024));
     page.requests(sources);
+    page.floods(sources);
     page.tls(sources);
     page.upstreams(sources);
     page.own(sources);
@@ -127,6 +129,16 @@ impl Page {
         self.family(name, "counter", "Requests that ended early, by cause (RFC 9209).");
         for (label, count) in failures {
             self.put(format_args!("{name}{{cause=\"{label}\"}} {count}\n"));
+        }
+    }
+
+    /// Connections of HTTP/2 that cost too much.
+    fn floods(&mut self, sources: &Sources<'_>) {
+        let name = "sluice_http2_floods_total";
+        self.family(name, "counter", "Connections of HTTP/2 that were ended for a flood, by what it was of.");
+        for (position, flood) in Flood::ALL.iter().enumerate() {
+            let count = sources.cores.iter().map(|core| core.http2_floods[position].get()).sum::<u64>();
+            self.put(format_args!("{name}{{kind=\"{}\"}} {count}\n", flood.label()));
         }
     }
 
