@@ -137,9 +137,11 @@ impl Sessions {
         let now = core.deadlines.now();
         let mut list = self.list.borrow_mut();
         let before = list.len();
-        list.retain(|Session { state, .. }| {
+        list.retain_mut(|session| {
+            let state = &session.state;
             let is_idle = state.streams.get() == 0 && now >= state.heard.get().saturating_add(state.idle_max);
-            state.is_open.get() && !is_idle
+            // One whose peer goes away ends once nothing here holds on to it.
+            state.is_open.get() && !is_idle && session.is_usable()
         });
         core.metrics.upstream_idle.sub((before - list.len()) as u64);
         !list.is_empty()
