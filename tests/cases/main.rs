@@ -2,6 +2,7 @@
 //!
 //! Run `cargo build` first: the binary is looked for next to this one.
 
+mod frames;
 mod harness;
 mod json;
 mod peers;
@@ -23,6 +24,7 @@ mod forward;
 mod fuzz;
 mod grpc;
 mod http2;
+mod http2_attacks;
 mod logs;
 mod operate;
 mod proxy_protocol;

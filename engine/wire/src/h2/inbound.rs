@@ -120,7 +120,7 @@ pub fn request(
 /// the 101 that it stands for.
 ///
 /// # Errors
-/// As [`request`].
+/// As [`request()`].
 pub fn response(
     parts: &response::Parts,
     ends: bool,
