@@ -2,6 +2,7 @@
 //! only shows when tables are seen together is checked.
 
 mod expect;
+mod health;
 mod operate;
 mod reach;
 mod routes;
@@ -237,6 +238,7 @@ fn upstream(
         protocol,
         tls: certificates.upstream(table, context),
         http2,
+        health: health::health(table, context),
     })
 }
 

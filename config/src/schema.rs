@@ -1,6 +1,7 @@
 //! The tables of the file as they are written. Each comment here is what the reference says of the key.
 
 mod expect;
+mod health;
 mod operate;
 mod tls;
 
@@ -14,6 +15,7 @@ use crate::values::{
 };
 
 pub use self::expect::{Expect, Ip, SentField, Test, TestRequest, TestUrl};
+pub use self::health::{HealthCheck, HealthKind};
 pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
 pub use self::tls::{
     CertificateFiles, ClientMode, ClientTls, ListenerHttp2, ListenerProtocol, ListenerProtocolName, ListenerTls,
@@ -203,8 +205,10 @@ table! {
         retries: At<Int<0, 3>> = 1,
         /// Bounds on a response head.
         limits: At<UpstreamLimits> = no_keys(),
+        /// How they are asked whether they can serve. Without it, they are not.
+        health: Optional<HealthCheck>,
     }
-    later ["concurrency", "queue", "health", "discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
+    later ["concurrency", "queue", "discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
 }
 
 choice! {

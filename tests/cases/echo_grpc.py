@@ -40,6 +40,15 @@ def both(requests, context):
         yield request.upper()
 
 
+def health(request, context):
+    # A HealthCheckRequest has one field, the name of the service.
+    states = {b"": 1, b"test.Echo": 1, b"test.Resting": 2}
+    state = states.get(request[2:])
+    if state is None:
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    return bytes((0x08, state))
+
+
 def serve():
     server = grpc.server(futures.ThreadPoolExecutor(8), options=OPTIONS)
     handlers = {
@@ -48,7 +57,11 @@ def serve():
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
         "Both": grpc.stream_stream_rpc_method_handler(both),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    checks = {"Check": grpc.unary_unary_rpc_method_handler(health)}
+    server.add_generic_rpc_handlers((
+        grpc.method_handlers_generic_handler(SERVICE, handlers),
+        grpc.method_handlers_generic_handler("grpc.health.v1.Health", checks),
+    ))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)

@@ -10,7 +10,7 @@ use crate::harness::{Client, Setup, Site, TempDir, both_drivers, eventually};
 
 const MISSING: &str = "is missing: run `apt-get install prometheus`";
 
-fn get(address: SocketAddr, target: &str) -> String {
+pub(crate) fn get(address: SocketAddr, target: &str) -> String {
     let mut client = Client::connect(address);
     client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     client.response().text()

@@ -10,13 +10,13 @@ use crate::harness::{Gateway, both_drivers};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cases/echo_grpc.py");
 
 /// A server by grpcio.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    fn start(python: &Path) -> Self {
+    pub(crate) fn start(python: &Path) -> Self {
         let mut child = Command::new(python)
             .args([SCRIPT, "serve"])
             .stdin(Stdio::piped())

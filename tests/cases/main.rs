@@ -23,6 +23,7 @@ mod figures;
 mod forward;
 mod fuzz;
 mod grpc;
+mod health;
 mod http2;
 mod http2_attacks;
 mod logs;

@@ -447,7 +447,7 @@ both_drivers! {
 }
 
 /// Answers each request with 200 and the content, and keeps the connection.
-fn answer(stream: &mut Accepted, content: &str) -> std::io::Result<()> {
+pub(crate) fn answer(stream: &mut Accepted, content: &str) -> std::io::Result<()> {
     loop {
         head(stream)?;
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{content}", content.len())?;

@@ -49,6 +49,8 @@ pub(crate) struct Address {
     pub(crate) socket: SocketAddr,
     /// The name that it was found by.
     pub(crate) host: Option<Arc<str>>,
+    /// Whether it passes its health checks, if there are any.
+    pub(crate) is_up: bool,
 }
 
 impl Publication {
@@ -162,7 +164,7 @@ fn fixed(endpoints: &[Endpoint]) -> Vec<Address> {
     endpoints
         .iter()
         .filter_map(|endpoint| match endpoint {
-            Endpoint::Address(address) => Some(Address { socket: *address, host: None }),
+            Endpoint::Address(address) => Some(Address { socket: *address, host: None, is_up: true }),
             Endpoint::Name { .. } => None,
         })
         .collect()

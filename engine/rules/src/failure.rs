@@ -55,6 +55,8 @@ pub enum Failure {
     ConnectionLimit,
     /// No address of the upstream is known: its names do not resolve.
     DnsError,
+    /// Every endpoint of the upstream fails its health checks.
+    DestinationUnavailable,
     /// The connection to the upstream was refused or could not be made.
     ConnectionRefused,
     /// The upstream did not accept the connection within `timeouts.connect`.
@@ -140,7 +142,11 @@ impl Failure {
             Failure::NoRoute => 404,
             // Nobody reads it; the code is the one that nginx made known for this in logs.
             Failure::ClientGone | Failure::WriteTimeout => 499,
-            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => 503,
+            Failure::OutOfMemory
+            | Failure::ConnectionLimit
+            | Failure::DescriptorLimit
+            | Failure::DnsError
+            | Failure::DestinationUnavailable => 503,
             Failure::ConnectionRefused
             | Failure::TlsCertificate
             | Failure::TlsAlert
@@ -185,6 +191,7 @@ impl Failure {
             Failure::OutOfMemory => "out_of_memory",
             Failure::ConnectionLimit | Failure::DescriptorLimit => "connection_limit_reached",
             Failure::DnsError => "dns_error",
+            Failure::DestinationUnavailable => "destination_unavailable",
             Failure::ConnectionRefused => "connection_refused",
             Failure::ConnectionTimeout => "connection_timeout",
             Failure::TlsCertificate => "tls_certificate_error",
@@ -267,6 +274,7 @@ impl Failure {
                 Side::Gateway
             }
             Failure::DnsError
+            | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
             | Failure::ConnectionTimeout
             | Failure::TlsCertificate
@@ -334,9 +342,11 @@ impl Failure {
             Failure::MethodNotAllowed => "The method is not allowed for this target.",
             Failure::NoRoute => "Nothing is served at this target.",
             Failure::ClientGone | Failure::WriteTimeout => "The client has gone.",
-            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => {
-                "The service is overloaded or not available now."
-            }
+            Failure::OutOfMemory
+            | Failure::ConnectionLimit
+            | Failure::DescriptorLimit
+            | Failure::DnsError
+            | Failure::DestinationUnavailable => "The service is overloaded or not available now.",
             Failure::ConnectionRefused
             | Failure::TlsCertificate
             | Failure::TlsAlert
@@ -385,6 +395,7 @@ impl Failure {
             | Failure::MethodNotAllowed
             | Failure::NoRoute
             | Failure::DnsError
+            | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
             | Failure::ConnectionTimeout
             | Failure::DescriptorLimit

@@ -10,6 +10,7 @@ pub mod check;
 pub mod explain;
 pub mod failure;
 pub mod guard;
+pub mod health;
 pub mod outgoing;
 pub mod reply;
 pub mod retry;

@@ -3,6 +3,7 @@
 //! Nothing in here is looked up by name on the request path: names have become indices and patterns have become
 //! routers. Every field has a value, since defaults were filled in when the file was read.
 
+mod health;
 mod operate;
 mod tls;
 
@@ -14,6 +15,7 @@ use sluice_wire::forwarded::Hop;
 use sluice_wire::h1::parse::HeadLimits;
 pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
+pub use self::health::{HealthCheck, HealthQuestion};
 pub use self::operate::{AccessFormat, AccessLog, Admin, Drain, Level, Log, LogFormat, LogTarget, Reload};
 pub use self::tls::{
     Certificate, CertificateFiles, ClientCertificates, Http2Limits, PrivateKey, Protocols, TicketKeys, Tls, TlsVersion,
@@ -298,6 +300,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// Bounds of HTTP/2 connections to it.
     pub http2: UpstreamHttp2,
+    /// How its endpoints are asked whether they can serve, if they are.
+    pub health: Option<HealthCheck>,
 }
 
 /// Where an upstream is reached.

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod certificates;
 pub(crate) mod doors;
+mod health;
 mod names;
 pub(crate) mod reload;
 mod status;
@@ -13,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sluice_rules::snapshot::Snapshot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -21,11 +23,12 @@ use crate::Message;
 use crate::core::Shared;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
-use crate::publish::Publication;
+use crate::publish::{Address, Publication};
 use crate::rt::Mailbox;
 
 use certificates::Renewals;
 use doors::Doors;
+use health::Checks;
 use names::Names;
 use reload::{Configured, Effective, Outcomes, Source};
 use watch::Watched;
@@ -52,6 +55,7 @@ pub(crate) struct Control {
     effective: Mutex<Option<Effective>>,
     watched: Watched,
     names: Names,
+    checks: Checks,
     /// Held by a reload from its beginning to its end.
     reloading: tokio::sync::Mutex<()>,
     /// Held while doors open or close, which never waits for anything outside the process.
@@ -90,6 +94,7 @@ impl Control {
             effective: Mutex::new(effective),
             watched,
             names: Names::default(),
+            checks: Checks::default(),
             reloading: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             reloads: Outcomes::default(),
@@ -109,6 +114,25 @@ impl Control {
 
     fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// For each upstream the addresses of its endpoints, and which of them are up.
+    fn addresses(&self, snapshot: &Snapshot) -> Vec<Vec<Address>> {
+        let mut addresses = self.names.addresses(snapshot);
+        self.checks.mark(snapshot, &mut addresses);
+        addresses
+    }
+
+    /// Publishes the addresses, if they are not what they were. Nothing waits from its beginning to its end, so no other
+    /// publication comes in between.
+    fn publish_addresses(&self) -> bool {
+        let current = self.shared.published.current();
+        let addresses = self.addresses(&current.snapshot);
+        let differs = addresses != current.addresses;
+        if differs {
+            self.replaced().push(self.shared.published.set_addresses(addresses));
+        }
+        differs
     }
 
     /// Sends a message to a core, or gives up on one that does not read its mailbox.
@@ -195,6 +219,7 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     }
     let (asked, all_asked) = tokio::sync::oneshot::channel();
     tokio::spawn(names::resolve(Arc::clone(control), asked));
+    tokio::spawn(health::watch(Arc::clone(control)));
     tokio::spawn(watch::watch(Arc::clone(control)));
     tokio::spawn(certificates::watch(Arc::clone(control)));
     tokio::spawn(certificates::renew_tickets(Arc::clone(control)));

@@ -96,11 +96,8 @@ pub(super) async fn resolve(control: Arc<Control>, asked: oneshot::Sender<()>) {
     let mut asked = Some(asked);
     loop {
         let next = names.refresh(&published.current().snapshot).await;
-        // Another configuration may have come meanwhile; nothing waits from here to the end of the change.
-        let current = published.current();
-        let addresses = names.addresses(&current.snapshot);
-        if addresses != current.addresses {
-            control.replaced().push(published.set_addresses(addresses));
+        if control.publish_addresses() {
+            control.checks.renewed.notify_one();
         }
         if let Some(asked) = asked.take() {
             // Nobody may be waiting any more.
@@ -150,12 +147,12 @@ fn names(snapshot: &Snapshot) -> Vec<&str> {
 
 fn addresses(snapshot: &Snapshot, known: &HashMap<String, Known>) -> Vec<Vec<Address>> {
     let of_endpoint = |endpoint: &Endpoint| match endpoint {
-        Endpoint::Address(address) => vec![Address { socket: *address, host: None }],
+        Endpoint::Address(address) => vec![Address { socket: *address, host: None, is_up: true }],
         Endpoint::Name { host, port } => {
             let addresses = known.get(host.as_str()).map(|known| known.addresses.as_slice()).unwrap_or_default();
             let found_by = Some(Arc::from(host.as_str()));
             let address = |address: &IpAddr| SocketAddr::new(*address, *port);
-            addresses.iter().map(|ip| Address { socket: address(ip), host: found_by.clone() }).collect()
+            addresses.iter().map(|ip| Address { socket: address(ip), host: found_by.clone(), is_up: true }).collect()
         }
     };
     snapshot.upstreams.iter().map(|upstream| upstream.endpoints.iter().flat_map(of_endpoint).collect()).collect()

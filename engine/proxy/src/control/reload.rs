@@ -160,7 +160,7 @@ impl Control {
             let present = self.shared.published.current();
             self.doors().assign(&next.snapshot.listeners, &present.doors)?
         };
-        let addresses = self.names.addresses(&next.snapshot);
+        let addresses = self.addresses(&next.snapshot);
         let replaced = self.shared.published.replace(next, assigned.doors, addresses);
         self.replaced().push(replaced);
         *lock(&self.effective) = effective;
@@ -170,6 +170,7 @@ impl Control {
             self.shared.access.configure(current.snapshot.log.access.as_ref());
             self.shared.diagnostics.configure(&current.snapshot.log);
             self.names.renew(&current.snapshot);
+            self.checks.renewed.notify_one();
             self.renewals.renewed.notify_one();
             (current.configuration, current.generation)
         };

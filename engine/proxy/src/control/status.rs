@@ -44,7 +44,8 @@ pub(super) fn status(control: &Control) -> Value {
     });
     let upstreams = snapshot.upstreams.iter().zip(&current.addresses).map(|(upstream, addresses)| {
         let endpoints: Vec<String> = addresses.iter().map(|address| address.socket.to_string()).collect();
-        json!({ "name": upstream.name, "endpoints": endpoints })
+        let down = addresses.iter().filter(|address| !address.is_up).map(|address| address.socket.to_string());
+        json!({ "name": upstream.name, "endpoints": endpoints, "down": down.collect::<Vec<_>>() })
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -88,5 +89,5 @@ pub(super) fn reload_metrics(control: &Control) -> String {
     for (outcome, count) in control.renewals.all() {
         let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
-    out
+    out + &control.checks.metrics()
 }

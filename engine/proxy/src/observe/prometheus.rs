@@ -243,7 +243,7 @@ fn totalled<'a, const N: usize>(cores: impl Iterator<Item = &'a Histogram<N>>) -
 }
 
 /// A value as it stands between the quotes of a label.
-fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -33,6 +33,8 @@ pub(crate) struct Client {
     written: UpstreamTls,
     config: Arc<ClientConfig>,
     certificate: Option<Arc<Shown>>,
+    /// The same with a protocol to agree on, for health checks; no core looks at it.
+    asking: Mutex<Vec<Arc<ClientConfig>>>,
 }
 
 impl Client {
@@ -102,12 +104,26 @@ impl Client {
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Client { id, written: tls.clone(), config: Arc::new(config), certificate })
+        Ok(Client { id, written: tls.clone(), config: Arc::new(config), certificate, asking: Mutex::default() })
     }
 
     /// The certificate that we show.
     pub(crate) fn certificate(&self) -> Option<Arc<Certificate>> {
         self.certificate.as_ref().map(|shown| Arc::clone(&shown.0.load().0))
+    }
+
+    /// The same protection for the control thread, which asks endpoints for their health by one protocol.
+    pub(crate) fn config_for(&self, protocol: &[u8]) -> Arc<ClientConfig> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = asking.iter().find(|config| config.alpn_protocols.iter().any(|name| name == protocol));
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let config = Arc::new(config);
+        asking.push(Arc::clone(&config));
+        config
     }
 
     /// Whether the certificate that we show was read from these files.

@@ -181,7 +181,7 @@ async fn attempt(
     exchange.phase = Phase::Connect;
     let mut destination = Destination { upstream: id, endpoint: None, reused: false };
     exchange.destination = Some(destination);
-    let endpoint = endpoints.choose(core, upstream.balance, avoid).ok_or(Failure::DnsError)?;
+    let endpoint = endpoints.choose(core, upstream.balance, avoid)?;
     destination.endpoint = Some(endpoint.address);
     exchange.destination = Some(destination);
     let has_alternative = endpoints.len() > 1;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use sluice_rules::balance;
+use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::{Balance, KeepAlive};
 
 use crate::core::Core;
@@ -128,20 +129,30 @@ impl Drop for InFlight {
 pub(crate) struct Endpoints {
     list: Vec<Rc<Endpoint>>,
     turn: Cell<usize>,
+    /// What is the matter if the list is empty.
+    lack: Failure,
 }
 
 impl Endpoints {
-    /// Chooses where to send a request, not to `avoid` if there is another. `None`: no address is known.
-    pub(crate) fn choose(&self, core: &Core, policy: Balance, avoid: Option<SocketAddr>) -> Option<&Rc<Endpoint>> {
+    /// Chooses where to send a request, not to `avoid` if there is another.
+    ///
+    /// # Errors
+    /// No address is known, or none is up.
+    pub(crate) fn choose(
+        &self,
+        core: &Core,
+        policy: Balance,
+        avoid: Option<SocketAddr>,
+    ) -> Result<&Rc<Endpoint>, Failure> {
         if self.list.len() <= 1 {
-            return self.list.first();
+            return self.list.first().ok_or(self.lack);
         }
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         let avoid = avoid.and_then(|address| self.list.iter().position(|endpoint| endpoint.address == address));
         let in_flight = |endpoint: usize| self.list[endpoint].in_flight.get();
         let chosen = balance::choose(policy, in_flight, self.list.len(), turn, core.random(), avoid);
-        self.list.get(chosen)
+        self.list.get(chosen).ok_or(self.lack)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -160,10 +171,10 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// The endpoints at these addresses, which are talked to under the protection of `client`, if there is one.
+    /// The endpoints at those of the addresses that are up, which are talked to under the protection of `client`, if there is one.
     pub(crate) fn endpoints(&self, addresses: &[Address], client: Option<&Arc<Client>>) -> Endpoints {
         let mut all = self.endpoints.borrow_mut();
-        let endpoint = |Address { socket, host }: &Address| {
+        let endpoint = |Address { socket, host, .. }: &Address| {
             let protection = client.map(|client| Protection {
                 client: Arc::clone(client),
                 server_name: client.server_name(host.as_deref(), *socket),
@@ -183,7 +194,9 @@ impl Pools {
             };
             Rc::clone(all.entry(key).or_insert_with(new))
         };
-        Endpoints { list: addresses.iter().map(endpoint).collect(), turn: Cell::new(0) }
+        let lack = if addresses.is_empty() { Failure::DnsError } else { Failure::DestinationUnavailable };
+        let up = addresses.iter().filter(|address| address.is_up);
+        Endpoints { list: up.map(endpoint).collect(), turn: Cell::new(0), lack }
     }
 
     /// Closes kept connections that have been idle too long, and those that have become readable: their peer

@@ -280,6 +280,9 @@ impl<'s> Walk<'s> {
         let retries = words::retries(request.method(), upstream);
         let by = words::carried(upstream, speaks_http2);
         self.note("upstream", Decision::GoOn, format!("`{}`, {balance}{by}", upstream.name));
+        if let Some(check) = &upstream.health {
+            self.note("health", Decision::GoOn, words::health(check));
+        }
         self.explanation.upstream = Some(TakenUpstream { name: upstream.name.clone(), candidates, balance, retries });
         let of = format!("upstream {}", upstream.name);
         let bounds = [

@@ -17,7 +17,7 @@ use crate::outgoing::Outgoing;
 use crate::retry;
 use crate::rewrite::Rewritten;
 use crate::route::{Missed, Router};
-use crate::snapshot::{Route, Upstream};
+use crate::snapshot::{HealthCheck, HealthQuestion, Route, Upstream};
 
 use super::NormalTarget;
 
@@ -191,6 +191,20 @@ pub(super) fn field(line: &[u8]) -> Option<(String, String)> {
     let line = String::from_utf8_lossy(line);
     let (name, value) = line.trim_end_matches('\r').split_once(':')?;
     Some((name.to_owned(), value.trim().to_owned()))
+}
+
+/// Which endpoints are left out.
+pub(super) fn health(check: &HealthCheck) -> String {
+    let asked = match &check.question {
+        HealthQuestion::Connect => "being connected to".to_owned(),
+        HealthQuestion::Http { path, .. } => format!("GET `{path}`"),
+        HealthQuestion::Grpc { service } if service.is_empty() => "gRPC health".to_owned(),
+        HealthQuestion::Grpc { service } => format!("gRPC health of `{service}`"),
+    };
+    format!(
+        "endpoints that fail {asked} {} times in a row are left out until they pass {} times",
+        check.fall, check.rise
+    )
 }
 
 /// By what a request goes to an upstream, where that is not HTTP/1.1 in plain text.
