@@ -1,4 +1,4 @@
-//! Real clients and origins: curl, wrk, nginx and a WebSocket client. One that is missing is an error, not a skip.
+//! Real clients and origins: curl, wrk, h2load, nginx, nghttpd and a WebSocket client. One that is missing is an error, not a skip.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,9 @@ use sluice_load::demo;
 use sluice_load::origin::{Origin, Reply};
 use sluice_load::random::Random;
 
-use crate::harness::{Client, Setup, Site, TempDir, both_drivers, eventually};
+use crate::harness::{Client, Gateway, Setup, Site, TempDir, both_drivers, eventually};
+use crate::peers::Http2;
+use crate::pki::{Authority, Made};
 
 /// The program of this name, or an end with the way to get it.
 fn program(name: &str, install: &str) -> PathBuf {
@@ -51,17 +53,17 @@ pub(crate) fn python_with(module: &str, package: &str) -> PathBuf {
     );
 }
 
-/// A running nginx that serves a directory.
-struct Nginx {
+/// A server of another make that serves a directory.
+struct Server {
     child: Child,
     address: SocketAddr,
-    dir: TempDir,
+    _dir: TempDir,
 }
 
-impl Nginx {
-    fn start(files: &[(&str, &[u8])]) -> Self {
-        let nginx = program("nginx", "apt-get install nginx");
-        // nginx cannot be told to take any free port: ask the system for one, and try again if it was taken since.
+impl Server {
+    /// Starts what `command` makes of a folder with `site` in it and a port. Such servers cannot be told to take any
+    /// free port, so the system is asked for one, and again if it was taken since.
+    fn start(files: &[(&str, &[u8])], command: impl Fn(&TempDir, u16) -> Command) -> Self {
         for _ in 0..10 {
             let dir = TempDir::new();
             std::fs::create_dir(dir.path().join("site")).expect("a directory");
@@ -70,6 +72,23 @@ impl Nginx {
             }
             let port =
                 std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+            let mut command = command(&dir, port);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("running a server");
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let mut server = Self { child, address, _dir: dir };
+            let has_ended = |server: &mut Self| server.child.try_wait().is_ok_and(|status| status.is_some());
+            let settled = eventually(|| std::net::TcpStream::connect(address).is_ok() || has_ended(&mut server));
+            if settled && !has_ended(&mut server) {
+                return server;
+            }
+        }
+        panic!("a server does not start, whatever its port");
+    }
+
+    /// nginx, with `listen` behind the port and further lines of its server.
+    fn nginx(files: &[(&str, &[u8])], listen: &str, lines: &str) -> Self {
+        let nginx = program("nginx", "apt-get install nginx-light");
+        Server::start(files, |dir, port| {
             let path = dir.path().display();
             let user = if root_runs() { "user root;" } else { "" };
             let conf = dir.file("nginx.conf", format!(
@@ -77,32 +96,32 @@ impl Nginx {
                  events {{ worker_connections 256; }}\n\
                  http {{ access_log off; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\
                  fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
-                 server {{ listen 127.0.0.1:{port}; root {path}/site; chunked_transfer_encoding on; }} }}\n"));
-            let child = Command::new(&nginx)
-                .arg("-p")
-                .arg(dir.path())
-                .arg("-c")
-                .arg(&conf)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("running nginx");
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            let mut nginx = Self { child, address, dir };
-            let up = eventually(|| {
-                std::net::TcpStream::connect(address).is_ok() || nginx.child.try_wait().is_ok_and(|s| s.is_some())
-            });
-            if up && nginx.child.try_wait().is_ok_and(|s| s.is_none()) {
-                return nginx;
-            }
-            let log = std::fs::read_to_string(nginx.dir.path().join("error.log")).unwrap_or_default();
-            assert!(log.contains("Address already in use"), "nginx did not start: {log}");
-        }
-        panic!("no port for nginx");
+                 server {{ listen 127.0.0.1:{port} {listen}; root {path}/site; chunked_transfer_encoding on; {lines} }} }}\n"));
+            let mut command = Command::new(&nginx);
+            command.arg("-p").arg(dir.path()).arg("-c").arg(&conf);
+            command
+        })
+    }
+
+    /// nghttpd, protected by what `made` is, if it is.
+    fn nghttpd(files: &[(&str, &[u8])], made: Option<&Made>) -> Self {
+        let nghttpd = program("nghttpd", "apt-get install nghttp2-server");
+        Server::start(files, |dir, port| {
+            let mut command = Command::new(&nghttpd);
+            command.args(["-a", "127.0.0.1", "-d"]).arg(dir.path().join("site"));
+            match made {
+                None => command.arg("--no-tls").arg(port.to_string()),
+                Some(made) => {
+                    let certificate = dir.file("cert.pem", &made.certificate);
+                    command.arg(port.to_string()).arg(dir.file("key.pem", &made.key)).arg(certificate)
+                }
+            };
+            command
+        })
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Server {
     fn drop(&mut self) {
         // Fails only if it has ended already.
         let _ = self.child.kill();
@@ -165,8 +184,8 @@ both_drivers! {
     /// Files of nginx come through whole: conditional, partial, large, many on one connection.
     fn nginx_is_an_origin(driver: &str) {
         let large = Random::new(8).bytes(5 << 20);
-        let nginx = Nginx::start(&[("small.txt", b"hello from nginx"), ("large.bin", &large)]);
-        let gateway = crate::harness::Gateway::start(driver, &Setup::default().toml(nginx.address));
+        let nginx = Server::nginx(&[("small.txt", b"hello from nginx"), ("large.bin", &large)], "", "");
+        let gateway = Gateway::start(driver, &Setup::default().toml(nginx.address));
         let mut client = Client::connect(gateway.address());
         let mut ask = |method: &str, path: &str, fields: &str| {
             client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
@@ -188,13 +207,75 @@ both_drivers! {
         assert_eq!(ask("GET", "/small.txt", "").text(), "hello from nginx");
     }
 
-    /// A WebSocket client of another make talks to the demo origin through the gateway.
+    /// h2load keeps many streams busy without a failed request, in plain text and over TLS.
+    fn h2load_is_served(driver: &str) {
+        let (dir, authority) = (TempDir::new(), Authority::new());
+        let made = authority.sign(&["localhost"]).write(&dir, "cert");
+        for (scheme, keys) in [("http", "protocols = [\"h2c\"]"), ("https", &format!("tls.certificates = [{made}]"))] {
+            let site = Site::new(driver, &Setup::listener(keys), Origin::http(|_| Reply::ok("hello")));
+            let output = Command::new(program("h2load", "apt-get install nghttp2-client"))
+                .args(["-n", "3000", "-c", "8", "-m", "16", "-t", "1"])
+                .arg(format!("{scheme}://127.0.0.1:{}/", site.gateway.address().port()))
+                .output().expect("running h2load");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("3000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+            assert!(text.contains("status codes: 3000 2xx"), "{text}");
+        }
+    }
+
+    /// Files come through whole from nginx and nghttpd, by HTTP/2 and HTTP/1.1, in plain text and over TLS, whatever
+    /// the client speaks.
+    fn servers_of_http2_and_tls_are_origins(driver: &str) {
+        let (dir, authority) = (TempDir::new(), Authority::new());
+        let ca = dir.file("ca.pem", &authority.pem);
+        let made = authority.sign(&["origin.test"]);
+        let (certificate, key) = (dir.file("origin.pem", &made.certificate), dir.file("origin-key.pem", &made.key));
+        let nginx_keys = format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
+        let large = Random::new(9).bytes(2 << 20);
+        let files: [(&str, &[u8]); 2] = [("small.txt", b"hello"), ("large.bin", &large)];
+        let tls = format!("tls = {{ ca = {ca:?}, server-name = \"origin.test\" }}");
+        for (server, keys) in [
+            (Server::nghttpd(&files, None), "protocol = \"h2\"".to_owned()),
+            (Server::nghttpd(&files, Some(&made)), format!("protocol = \"auto\"\n{tls}")),
+            (Server::nginx(&files, "http2", ""), "protocol = \"h2\"".to_owned()),
+            (Server::nginx(&files, "ssl http2", &nginx_keys), format!("protocol = \"h2\"\n{tls}")),
+            (Server::nginx(&files, "ssl http2", &nginx_keys), format!("protocol = \"auto\"\n{tls}")),
+            (Server::nginx(&files, "ssl", &nginx_keys), format!("protocol = \"auto\"\n{tls}")),
+            (Server::nginx(&files, "ssl", &nginx_keys), tls.clone()),
+        ] {
+            let listener = "protocols = [\"http/1.1\", \"h2c\"]".to_owned();
+            let setup = Setup { listener, upstream: keys.clone(), ..Setup::default() };
+            let gateway = Gateway::start(driver, &setup.toml(server.address));
+            let mut client = Client::connect(gateway.address());
+            let mut ask = |method: &str, path: &str, fields: &str| {
+                client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
+                client.response_to(method)
+            };
+            for _ in 0..20 {
+                assert_eq!(ask("GET", "/small.txt", "").text(), "hello", "{keys}");
+            }
+            assert!(ask("GET", "/large.bin", "").body.data == large, "{keys}");
+            assert_eq!(ask("HEAD", "/large.bin", "").field("content-length"), Some(large.len().to_string()), "{keys}");
+            assert_eq!(ask("GET", "/none", "").status(), 404, "{keys}");
+            let streams = Http2::connect(gateway.address());
+            for _ in 0..20 {
+                assert_eq!(streams.get("/small.txt").body, b"hello".as_slice(), "{keys}");
+            }
+            assert!(streams.get("/large.bin").body == large, "{keys}");
+            assert_eq!(streams.get("/none").status(), 404, "{keys}");
+        }
+    }
+
+    /// A WebSocket client of another make talks to the demo origin through the gateway, in plain text and over TLS.
     fn a_websocket_client_is_served(driver: &str) {
-        let site = Site::new(driver, &Setup::default(), Origin::http(demo::websocket));
+        let (dir, authority) = (TempDir::new(), Authority::new());
+        let ca = dir.file("ca.pem", &authority.pem);
+        let made = authority.sign(&["localhost"]).write(&dir, "cert");
         let script = "
-import sys
+import ssl, sys
 from websockets.sync.client import connect
-with connect(sys.argv[1], open_timeout=10, close_timeout=10, max_size=None) as ws:
+context = ssl.create_default_context(cafile=sys.argv[2]) if sys.argv[1].startswith('wss') else None
+with connect(sys.argv[1], ssl=context, open_timeout=10, close_timeout=10, max_size=None) as ws:
     for message in ['hello', 'é' * 1000, b'\\x00\\xff' * 50000, '', 'last']:
         ws.send(message)
         assert ws.recv(timeout=10) == message, len(message)
@@ -203,11 +284,16 @@ with connect(sys.argv[1], open_timeout=10, close_timeout=10, max_size=None) as w
     assert ws.ping().wait(10)
 print('done')
 ";
-        let output = Command::new(python_with("websockets.sync.client", "websockets"))
-            .args(["-c", script])
-            .arg(format!("ws://{}/ws", site.gateway.address()))
-            .env_remove("http_proxy").env_remove("HTTP_PROXY").env_remove("all_proxy").env_remove("ALL_PROXY")
-            .output().expect("running Python");
-        assert!(output.status.success() && output.stdout == b"done\n", "{}", String::from_utf8_lossy(&output.stderr));
+        for (scheme, keys) in [("ws", ""), ("wss", &format!("tls.certificates = [{made}]"))] {
+            let site = Site::new(driver, &Setup::listener(keys), Origin::http(demo::websocket));
+            let output = Command::new(python_with("websockets.sync.client", "websockets"))
+                .args(["-c", script])
+                .arg(format!("{scheme}://localhost:{}/ws", site.gateway.address().port()))
+                .arg(&ca)
+                .env_remove("http_proxy").env_remove("HTTP_PROXY").env_remove("all_proxy").env_remove("ALL_PROXY")
+                .output().expect("running Python");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && output.stdout == b"done\n", "{scheme}: {said}");
+        }
     }
 }
