@@ -11,7 +11,7 @@ use regex::Regex;
 use serde_json::Value;
 use sluice_load::origin::{Origin, Reply, Then};
 
-use crate::harness::{Client, Setup, Site, TempDir, both_drivers, eventually};
+use crate::harness::{Client, Launch, Setup, Site, TempDir, both_drivers, eventually};
 
 /// The tables that turn the log on.
 fn logging(to: &Path, more: &str) -> Setup {
@@ -257,6 +257,41 @@ both_drivers! {
         assert!(eventually(|| site.gateway.output().iter().any(|line| line.contains("cannot be written"))));
         site.gateway.terminate();
         assert_eq!(site.gateway.exit_code(), Some(0));
+    }
+
+    /// A file system that is full takes lines again as soon as there is room.
+    fn a_disk_that_was_full_goes_on(driver: &str) {
+        let dir = TempDir::new();
+        let disk = dir.path().join("disk");
+        fs::create_dir(&disk).expect("a folder");
+        let log = disk.join("access.log");
+        let origin = Origin::http(|request| Reply::ok(request.head.target.clone()));
+        let setup = logging(&log, "buffer = \"64KiB\"");
+        let gateway = Launch::new(driver, &setup.toml(origin.address())).small_disk(&disk).start();
+        let (filler, log) = (gateway.sees(&disk.join("filler")), gateway.sees(&log));
+        fs::write(&filler, vec![0; 192 << 10]).expect("the disk of the gateway");
+        let mut client = Client::connect(gateway.address());
+        let mut ask = |target: &str| {
+            client.send(format!("GET /{target} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+            assert_eq!(client.response().status(), 200);
+        };
+        // More than the disk takes, ring and all.
+        let is_full = || gateway.output().iter().any(|line| line.contains("cannot be written"));
+        let mut asked = 0;
+        while !is_full() {
+            ask("full");
+            asked += 1;
+            assert!(asked < 20_000, "the disk is not full");
+        }
+        fs::remove_file(&filler).expect("the disk of the gateway");
+        let arrived = eventually(|| {
+            ask("room");
+            lines(&log).iter().any(|line| line.contains("\"/room\""))
+        });
+        assert!(arrived, "{:?}", lines(&log).last());
+        // Of the line that was cut off nothing is left, or it is a line of its own.
+        let broken = lines(&log).iter().filter(|line| serde_json::from_str::<Value>(line).is_err()).count();
+        assert!(broken <= 1, "{broken}");
     }
 
     /// A pipe that nobody reads, and then one that somebody reads late: whole lines, in order.

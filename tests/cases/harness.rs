@@ -143,13 +143,24 @@ pub(crate) struct Launch {
     toml: String,
     open_files: Option<u32>,
     without_io_uring: bool,
+    clock: Option<PathBuf>,
+    small_disk: Option<PathBuf>,
 }
 
 impl Launch {
     /// `toml` without its `[runtime]` table, which comes from here.
     pub(crate) fn new(driver: &str, toml: &str) -> Self {
         let (driver, toml) = (driver.to_owned(), toml.to_owned());
-        Self { driver, cores: 1, memory: "256MiB".to_owned(), toml, open_files: None, without_io_uring: false }
+        Self {
+            driver,
+            cores: 1,
+            memory: "256MiB".to_owned(),
+            toml,
+            open_files: None,
+            without_io_uring: false,
+            clock: None,
+            small_disk: None,
+        }
     }
 
     pub(crate) fn cores(mut self, cores: u32) -> Self {
@@ -175,19 +186,44 @@ impl Launch {
         self
     }
 
+    /// Has the wall clock differ from the true time by what a file says, in libfaketime's form. Intervals are true.
+    pub(crate) fn clock(mut self, file: &Path) -> Self {
+        self.clock = Some(file.to_owned());
+        self
+    }
+
+    /// Puts a file system of 256 KiB at a folder, for the gateway alone: see [`Gateway::sees`].
+    pub(crate) fn small_disk(mut self, folder: &Path) -> Self {
+        self.small_disk = Some(folder.to_owned());
+        self
+    }
+
     pub(crate) fn start(self) -> Gateway {
         let dir = TempDir::new();
         let Self { driver, cores, memory, toml, .. } = &self;
         let text = format!("[runtime]\ncores = {cores}\ndriver = \"{driver}\"\nmemory = \"{memory}\"\n\n{toml}");
         let file = dir.file("sluice.toml", &text);
-        let mut command = match self.open_files {
-            None => Command::new(binary()),
-            Some(count) => {
+        let mut command = match (self.open_files, &self.small_disk) {
+            (None, None) => Command::new(binary()),
+            (Some(count), _) => {
                 let mut shell = Command::new("sh");
                 shell.arg("-c").arg(format!("ulimit -n {count}; exec \"$0\" \"$@\"")).arg(binary());
                 shell
             }
+            (None, Some(folder)) => {
+                let mut unshare = Command::new("unshare");
+                let mount = format!("mount -t tmpfs -o size=256k tmpfs {} && exec \"$0\" \"$@\"", folder.display());
+                unshare.args(["--map-root-user", "--mount", "sh", "-c"]).arg(mount).arg(binary());
+                unshare
+            }
         };
+        if let Some(file) = &self.clock {
+            let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+            let library = Path::new(&library);
+            assert!(library.exists(), "libfaketime is missing; install it with `apt-get install faketime`");
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file);
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+        }
         command.arg("run").arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if self.without_io_uring {
             crate::seccomp::refuse_io_uring(&mut command);
@@ -273,6 +309,12 @@ impl Gateway {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill");
+    }
+
+    /// A file as the gateway sees it, which may have file systems of its own.
+    pub(crate) fn sees(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(path.strip_prefix("/").expect("an absolute path"))
     }
 
     /// The file that it was started with.

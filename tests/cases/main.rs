@@ -13,6 +13,7 @@ mod table;
 mod access;
 mod bounds;
 mod cert;
+mod clock;
 mod components;
 mod demo;
 mod drain;
