@@ -194,6 +194,9 @@ both_drivers! {
         let file = gateway.file().display().to_string();
         let status = run(&["status", "--file", &file]);
         let text = String::from_utf8_lossy(&status.stdout);
+        assert!(status.status.success() && text.starts_with("serving for "), "{text}");
+        let status = run(&["status", "--file", &file, "--format", "json"]);
+        let text = String::from_utf8_lossy(&status.stdout);
         assert!(status.status.success() && text.contains("\"serving\""), "{text}");
         assert!(crate::json::is_json(&text), "{text}");
         assert!(run(&["drain", "--admin", &socket.to_string()]).status.success());

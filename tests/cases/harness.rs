@@ -344,7 +344,7 @@ impl Gateway {
 
     /// What `/api/status` says, as text.
     pub(crate) fn status(&self) -> String {
-        String::from_utf8_lossy(&self.command(&["status"]).stdout).into_owned()
+        String::from_utf8_lossy(&self.command(&["status", "--format", "json"]).stdout).into_owned()
     }
 
     /// The exit code, once the process has ended by itself.

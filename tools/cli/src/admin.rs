@@ -11,6 +11,8 @@ use clap::Args;
 use serde_json::Value;
 use sluice_rules::snapshot::Admin;
 
+use crate::{Format, status};
+
 /// Where the admin endpoints are unless something else is said.
 const DEFAULT: &str = "127.0.0.1:9901";
 
@@ -44,10 +46,13 @@ struct Answer {
 }
 
 /// Prints how the gateway is.
-pub(crate) fn status(whom: &Whom) -> ExitCode {
+pub(crate) fn status(whom: &Whom, format: Format) -> ExitCode {
     ended(whom.ask("GET", "/api/status").and_then(|answer| {
         let state = answer.json(200)?;
-        println!("{state:#}");
+        match format {
+            Format::Human => print!("{}", status::text(&state)),
+            Format::Json => println!("{state:#}"),
+        }
         Ok(true)
     }))
 }

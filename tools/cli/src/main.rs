@@ -7,6 +7,8 @@ mod demo;
 mod explain;
 mod proxy;
 mod run;
+mod status;
+mod table;
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -47,10 +49,13 @@ enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
     },
-    /// Print how a running gateway is, as JSON
+    /// Print how a running gateway is
     Status {
         #[command(flatten)]
         whom: Whom,
+        /// How to print it
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
     },
     /// Have a running gateway read its configuration again: exit code 0 once every core serves by it
     Reload {
@@ -152,7 +157,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { file } => run::run(&file),
         Command::Check { file, format } => check::check(&file, format),
-        Command::Status { whom } => admin::status(&whom),
+        Command::Status { whom, format } => admin::status(&whom, format),
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
         Command::Explain { file, method, url, fields, client_ip, http2, format } => {

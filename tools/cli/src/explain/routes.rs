@@ -5,13 +5,12 @@ use sluice_rules::explain::hide;
 use sluice_rules::route::Matcher;
 use sluice_rules::snapshot::{Action, Piece, Route, Snapshot, Template};
 
+use crate::table::columns;
+
 /// A table for people.
 pub(crate) fn table(snapshot: &Snapshot) -> String {
     let header = ["route".to_owned(), "matches".to_owned(), "does".to_owned()];
-    let rows: Vec<[String; 3]> = std::iter::once(header).chain(rows(snapshot)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let (first, second) = (width(0), width(1));
-    rows.iter().map(|[name, matches, does]| format!("{name:first$}  {matches:second$}  {does}\n")).collect()
+    columns(&std::iter::once(header).chain(rows(snapshot)).collect::<Vec<_>>())
 }
 
 /// The same for programs.
