@@ -132,9 +132,10 @@ fn digits(bytes: &[u8]) -> Option<u16> {
     }
     let mut bits = text.iter().take(usize::from(length & 0x7f)).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
     bits <<= 32 - 8 * u32::from(length & 0x7f).clamp(1, 4);
-    let mut number = 0;
+    let (mut number, mut left) = (0, 8 * u32::from(length & 0x7f));
     for _ in 0..3 {
         let (digit, length) = if bits >> 27 <= 2 { (bits >> 27, 5) } else { ((bits >> 26).checked_sub(22)?, 6) };
+        left = left.checked_sub(length)?;
         number = number * 10 + digit;
         bits <<= length;
     }

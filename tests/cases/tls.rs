@@ -184,6 +184,21 @@ both_drivers! {
         }
     }
 
+    /// AES-128 by our order, whatever the client's, but for clients without AES in hardware.
+    fn the_cheapest_cipher_suite_is_agreed_on(driver: &str) {
+        let secure = Secure::echo(driver, "");
+        for (arguments, expected) in [
+            (&["-ciphersuites", "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"][..], "TLS_AES_128_GCM_SHA256"),
+            (&["-ciphersuites", "TLS_AES_256_GCM_SHA384"], "TLS_AES_256_GCM_SHA384"),
+            (&["-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"], "TLS_CHACHA20_POLY1305_SHA256"),
+            (&["-ciphersuites", "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"], "TLS_AES_128_GCM_SHA256"),
+            (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"], "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ] {
+            let said = openssl(&secure, arguments);
+            assert!(said.contains(&format!("Cipher is {expected}")), "{arguments:?}: {said}");
+        }
+    }
+
     /// What the client has proved reaches the origin (RFC 9440); what it claims does not.
     fn client_certificates_are_asked_for(driver: &str) {
         let (clients, strangers) = (Authority::new(), Authority::new());

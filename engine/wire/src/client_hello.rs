@@ -17,6 +17,9 @@ const SERVER_NAME: u16 = 0;
 /// The kind of server name that is a host name, the only one there is.
 const HOST_NAME: u8 = 0;
 
+/// The cipher suites with ChaCha20 (RFC 7905 §2, RFC 8446 appendix B.4).
+const CHACHA20: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
+
 /// Bytes of a first message. Real ones are below 2 KiB.
 const HELLO_BYTES_MAX: usize = 64 * 1024;
 
@@ -27,6 +30,8 @@ pub struct Hello {
     pub is_old: bool,
     /// The host that the client asks for, in lower case and without a dot at its end.
     pub server_name: Option<String>,
+    /// Whether the client prefers ChaCha20 to all else, as those do whose processors have no AES.
+    pub prefers_chacha20: bool,
 }
 
 /// Looks into what a client has sent first.
@@ -40,10 +45,23 @@ pub fn read(bytes: &[u8]) -> Result<Hello, HelloError> {
     // Random, session, cipher suites, compression.
     hello.take(32)?;
     hello.vector8()?;
-    hello.vector16()?;
+    let prefers_chacha20 = prefers_chacha20(hello.vector16()?)?;
     hello.vector8()?;
     let server_name = if hello.0.is_empty() { None } else { server_name(hello.vector16()?)? };
-    Ok(Hello { is_old, server_name })
+    Ok(Hello { is_old, server_name, prefers_chacha20 })
+}
+
+/// Whether the first of the suites that mean something is one with ChaCha20.
+fn prefers_chacha20(mut suites: Reader<'_>) -> Result<bool, HelloError> {
+    while !suites.0.is_empty() {
+        let suite = suites.number16()?;
+        // RFC 8701 §2: values that only test whether servers skip them.
+        let is_grease = suite & 0x0f0f == 0x0a0a && suite >> 8 == suite & 0xff;
+        if !is_grease {
+            return Ok(CHACHA20.contains(&suite));
+        }
+    }
+    Ok(false)
 }
 
 /// The name in the extensions, if there is one.
@@ -159,6 +177,32 @@ mod tests {
         // Behind the heads of record and message.
         bytes[5 + 4 + 1] = 2;
         assert_eq!(read(&bytes).map(|hello| hello.is_old), Ok(true));
+    }
+
+    #[test]
+    fn the_first_suite_tells_what_the_client_prefers() {
+        let whole = hello(None, 10_000);
+        let at = whole.windows(4).position(|bytes| bytes == [0, 2, 0x13, 1]).unwrap();
+        let with = |suites: &[u8]| {
+            let mut bytes = whole.clone();
+            bytes.splice(at..at + 4, [&(suites.len() as u16).to_be_bytes()[..], suites].concat());
+            // The lengths of record and message grow with it.
+            let grown = suites.len() as u8 - 2;
+            (bytes[4], bytes[8]) = (bytes[4] + grown, bytes[8] + grown);
+            read(&bytes).map(|hello| hello.prefers_chacha20)
+        };
+        for (suites, expected) in [
+            (&[0x13, 1, 0x13, 3][..], false),
+            (&[0x13, 3, 0x13, 1], true),
+            (&[0xca, 0xca, 0xcc, 0xa9], true),
+            (&[0x0a, 0x0a, 0x13, 2], false),
+            (&[0x0a, 0x1a, 0x13, 3], false),
+            (&[0x2a, 0x2a], false),
+        ] {
+            assert_eq!(with(suites), Ok(expected), "{suites:x?}");
+        }
+        assert_eq!(with(&[0x13, 3, 0x13]), Ok(true));
+        assert_eq!(with(&[0x3a, 0x3a, 0x13]), Err(HelloError::Invalid));
     }
 
     #[test]

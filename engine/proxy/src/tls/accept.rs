@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
-use sluice_wire::client_hello::{self, HANDSHAKE, HelloError};
+use sluice_wire::client_hello::{self, HANDSHAKE, Hello, HelloError};
 
 use crate::conn::{Client, h1};
 use crate::core::Core;
@@ -207,19 +207,19 @@ fn tell_of_certificates(client: &mut Client, facts: &CommonState) {
 }
 
 async fn shake(core: &Rc<Core>, stream: Stream, server: &Server) -> Result<(TlsStream, Identity), Failed> {
-    let (server_name, received) = read_hello(core, &stream).await?;
-    let Some(shown) = server.certificates.of(server_name.as_deref()) else {
+    let (hello, received) = read_hello(core, &stream).await?;
+    let Some(shown) = server.certificates.of(hello.server_name.as_deref()) else {
         rt::send_now(stream.fd(), UNRECOGNIZED_NAME);
         return Err(Failed { told: true, ..Reason::UnknownName.into() });
     };
-    let connection = UnbufferedServerConnection::new(Arc::clone(&server.config));
+    let connection = UnbufferedServerConnection::new(server.config_for(&hello));
     let connection = Connection::Server(Box::new(connection.map_err(HandshakeError::Tls)?));
     let stream = handshake(stream, &core.buffers, connection, Some(received)).await?;
-    Ok((stream, Identity { server_name, shown }))
+    Ok((stream, Identity { server_name: hello.server_name, shown }))
 }
 
-/// Receives the first message of the client and looks for the name in it. A client that says nothing gets no buffer.
-async fn read_hello(core: &Rc<Core>, stream: &Stream) -> Result<(Option<String>, Buffer), Failed> {
+/// Receives the first message of the client and looks into it. A client that says nothing gets no buffer.
+async fn read_hello(core: &Rc<Core>, stream: &Stream) -> Result<(Hello, Buffer), Failed> {
     if rt::pending(stream.fd()) == Pending::Nothing {
         stream.readable().await.map_err(|_| Reason::Closed)?;
     }
@@ -241,10 +241,10 @@ async fn read_hello(core: &Rc<Core>, stream: &Stream) -> Result<(Option<String>,
                 rt::send_now(stream.fd(), PROTOCOL_VERSION);
                 return Err(Failed { told: true, ..Reason::Incompatible.into() });
             }
-            Ok(hello) => return Ok((hello.server_name, buffer)),
+            Ok(hello) => return Ok((hello, buffer)),
             Err(HelloError::Incomplete) if buffer.spare() > 0 => {}
             // Whoever reads it next says what is wrong with it.
-            Err(HelloError::Incomplete | HelloError::Invalid) => return Ok((None, buffer)),
+            Err(HelloError::Incomplete | HelloError::Invalid) => return Ok((Hello::default(), buffer)),
         }
     }
 }

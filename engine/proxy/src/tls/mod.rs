@@ -9,16 +9,23 @@ pub(crate) mod tickets;
 
 use std::sync::Arc;
 
-use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 use sluice_rules::snapshot::{Certificate, PrivateKey, TlsVersion};
 
 /// The cryptography in use: X25519MLKEM768 is preferred, so that what is recorded today stays secret when quantum
 /// computers are there.
+///
+/// AES-128 goes before AES-256: it is as safe as everything else in the handshake, and comes with SHA-256, which
+/// processors compute in hardware. With SHA-384 a handshake costs a fifth more.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let is_aes_256 = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite()).contains("AES_256");
+    // Stable: within TLS 1.3 and 1.2 the order stays as it was otherwise.
+    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), is_aes_256(suite)));
+    Arc::new(provider)
 }
 
 /// The versions that are spoken, from the oldest one that is allowed on.

@@ -10,6 +10,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, We
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm};
 use sluice_rules::snapshot::{Certificate, CertificateFiles, Listener, Protocols, Tls, TlsVersion, UnknownName};
+use sluice_wire::client_hello::Hello;
 
 use super::tickets::{Secrets, Ticketer};
 
@@ -30,7 +31,9 @@ impl ServerError {
 
 /// The TLS side of a listener. A configuration makes it anew; a certificate that was renewed is put into it.
 pub(crate) struct Server {
-    pub(crate) config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// The same where the client's order of cipher suites counts.
+    config_by_client: Arc<ServerConfig>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) secrets: Arc<Secrets>,
 }
@@ -72,7 +75,15 @@ impl Server {
         config.send_tls13_tickets = 1;
         // Early data can be replayed (RFC 8446 §8).
         config.max_early_data_size = 0;
-        Ok(Server { config: Arc::new(config), certificates, secrets })
+        let config_by_client = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        Ok(Server { config: Arc::new(config), config_by_client, certificates, secrets })
+    }
+
+    /// What a handshake goes by that begins so. Our order of cipher suites counts, but for clients that would have to
+    /// compute AES without hardware for it.
+    pub(crate) fn config_for(&self, hello: &Hello) -> Arc<ServerConfig> {
+        Arc::clone(if hello.prefers_chacha20 { &self.config_by_client } else { &self.config })
     }
 }
 
