@@ -7,11 +7,13 @@
 pub mod admission;
 pub mod balance;
 pub mod check;
+pub mod concurrency;
 pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod health;
 pub mod outgoing;
+pub mod queue;
 pub mod reply;
 pub mod retry;
 pub mod rewrite;
