@@ -53,6 +53,18 @@ pub enum Failure {
     OutOfMemory,
     /// The listener has as many connections as it may have.
     ConnectionLimit,
+    /// The upstream has as many requests as it may have, and as many wait as may.
+    QueueFull {
+        /// Seconds after which it may be worth to try again.
+        retry_after: u16,
+    },
+    /// The upstream has as many requests as it may have, and would have for longer than one may wait.
+    QueueTimeout {
+        /// Seconds after which it may be worth to try again.
+        retry_after: u16,
+    },
+    /// The core has too much to do, and others matter more.
+    Overloaded,
     /// No address of the upstream is known: its names do not resolve.
     DnsError,
     /// Every endpoint of the upstream fails its health checks.
@@ -145,6 +157,9 @@ impl Failure {
             Failure::OutOfMemory
             | Failure::ConnectionLimit
             | Failure::DescriptorLimit
+            | Failure::QueueFull { .. }
+            | Failure::QueueTimeout { .. }
+            | Failure::Overloaded
             | Failure::DnsError
             | Failure::DestinationUnavailable => 503,
             Failure::ConnectionRefused
@@ -190,6 +205,9 @@ impl Failure {
             Failure::WriteTimeout => "write_timeout",
             Failure::OutOfMemory => "out_of_memory",
             Failure::ConnectionLimit | Failure::DescriptorLimit => "connection_limit_reached",
+            Failure::QueueFull { .. } => "queue_full",
+            Failure::QueueTimeout { .. } => "queue_timeout",
+            Failure::Overloaded => "overloaded",
             Failure::DnsError => "dns_error",
             Failure::DestinationUnavailable => "destination_unavailable",
             Failure::ConnectionRefused => "connection_refused",
@@ -219,8 +237,22 @@ impl Failure {
     pub fn error_type(self) -> &'static str {
         match self.side() {
             Side::Client => "http_request_error",
-            Side::Gateway if self == Failure::OutOfMemory => "proxy_internal_error",
-            Side::Gateway | Side::Upstream => self.label(),
+            Side::Gateway | Side::Upstream => match self {
+                Failure::OutOfMemory => "proxy_internal_error",
+                // RFC 9209 §2.3.12
+                Failure::QueueFull { .. } | Failure::QueueTimeout { .. } => "connection_limit_reached",
+                // RFC 9209 §2.3.30
+                Failure::Overloaded => "proxy_internal_response",
+                other => other.label(),
+            },
+        }
+    }
+
+    /// Seconds after which a client may try again (RFC 9110 §10.2.3). `None`: nothing is known.
+    pub fn retry_after(self) -> Option<u16> {
+        match self {
+            Failure::QueueFull { retry_after } | Failure::QueueTimeout { retry_after } => Some(retry_after),
+            other => (other.status() == 503).then_some(1),
         }
     }
 
@@ -270,9 +302,13 @@ impl Failure {
             | Failure::NoRoute
             | Failure::ClientGone
             | Failure::WriteTimeout => Side::Client,
-            Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::Internal => {
-                Side::Gateway
-            }
+            Failure::OutOfMemory
+            | Failure::ConnectionLimit
+            | Failure::DescriptorLimit
+            | Failure::QueueFull { .. }
+            | Failure::QueueTimeout { .. }
+            | Failure::Overloaded
+            | Failure::Internal => Side::Gateway,
             Failure::DnsError
             | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
@@ -345,6 +381,9 @@ impl Failure {
             Failure::OutOfMemory
             | Failure::ConnectionLimit
             | Failure::DescriptorLimit
+            | Failure::QueueFull { .. }
+            | Failure::QueueTimeout { .. }
+            | Failure::Overloaded
             | Failure::DnsError
             | Failure::DestinationUnavailable => "The service is overloaded or not available now.",
             Failure::ConnectionRefused
@@ -394,6 +433,9 @@ impl Failure {
             | Failure::Expectation
             | Failure::MethodNotAllowed
             | Failure::NoRoute
+            | Failure::QueueFull { .. }
+            | Failure::QueueTimeout { .. }
+            | Failure::Overloaded
             | Failure::DnsError
             | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
@@ -471,6 +513,9 @@ mod tests {
             Failure::NoRoute,
             Failure::ClientGone,
             Failure::OutOfMemory,
+            Failure::QueueFull { retry_after: 2 },
+            Failure::QueueTimeout { retry_after: 2 },
+            Failure::Overloaded,
             Failure::DnsError,
             Failure::ConnectionRefused,
             Failure::ResponseTimeout,
@@ -479,6 +524,22 @@ mod tests {
         ] {
             assert_eq!(failure.side() == Side::Client, failure.status() < 500, "{failure:?}");
             assert!(!failure.label().is_empty() && failure.detail().ends_with('.'));
+        }
+    }
+
+    /// RFC 9209 §2.3 knows no queues: what clients are told is the nearest type that it has.
+    #[test]
+    fn who_waits_in_vain_is_told_when_to_try_again() {
+        for (failure, label, error_type, retry_after) in [
+            (Failure::QueueFull { retry_after: 7 }, "queue_full", "connection_limit_reached", 7),
+            (Failure::QueueTimeout { retry_after: 3 }, "queue_timeout", "connection_limit_reached", 3),
+            (Failure::Overloaded, "overloaded", "proxy_internal_response", 1),
+        ] {
+            assert_eq!((failure.status(), failure.label(), failure.error_type()), (503, label, error_type));
+            assert_eq!(
+                (failure.retry_after(), failure.closes(), failure.grpc_status()),
+                (Some(retry_after), false, 14)
+            );
         }
     }
 

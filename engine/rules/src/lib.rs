@@ -13,6 +13,7 @@ pub mod failure;
 pub mod guard;
 pub mod health;
 pub mod outgoing;
+pub mod overload;
 pub mod queue;
 pub mod reply;
 pub mod retry;

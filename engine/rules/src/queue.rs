@@ -4,6 +4,7 @@
 //! while the queue stands. Whoever cannot be served in time is refused at once. Nothing here is searched: each
 //! operation takes as long as there are urgencies at most.
 
+pub mod ask;
 mod class;
 mod links;
 mod standing;
@@ -202,6 +203,12 @@ impl<T> Queue<T> {
         let class = &self.classes[index];
         let share = if class.tenants() > 1 { class.tenants() as u32 } else { class.len() };
         Some((Urgency::new(index as u8)?, share))
+    }
+
+    /// The least urgency that somebody waits with. `None`: nobody waits.
+    pub fn least_urgent(&self) -> Option<Urgency> {
+        let index = self.classes.iter().rposition(|class| class.len() > 0)?;
+        Urgency::new(index as u8)
     }
 
     /// Whether who waits for this urgency stands: the newest is served first.

@@ -6,6 +6,7 @@
 mod health;
 mod operate;
 mod tls;
+mod wait;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,7 +23,11 @@ pub use self::tls::{
     UnknownName, UpstreamHttp2, UpstreamProtocol, UpstreamTls,
 };
 
+pub use self::wait::{Concurrency, FairBy, UrgencyFrom, Waiting};
+
 use crate::check::Test;
+use crate::overload::Thresholds;
+use crate::queue::Urgency;
 use crate::route::{Matcher, Router};
 
 /// Everything that a core needs to serve.
@@ -38,6 +43,8 @@ pub struct Snapshot {
     pub drain: Drain,
     /// When a changed configuration is applied.
     pub reload: Reload,
+    /// From when on a core has too much to do.
+    pub overload: Thresholds,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// All routes, in the order of the file. A [`RouteId`] is an index into it.
@@ -215,6 +222,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Bytes of a request body, where the route says otherwise than the listener.
     pub body_bytes: Option<u64>,
+    /// How much its requests matter, whatever they say themselves.
+    pub priority: Option<Urgency>,
     /// Protocols that a client may upgrade to, in lower case.
     pub upgrade: Vec<String>,
     /// Trailer fields that are passed on, in lower case.
@@ -302,6 +311,10 @@ pub struct Upstream {
     pub http2: UpstreamHttp2,
     /// How its endpoints are asked whether they can serve, if they are.
     pub health: Option<HealthCheck>,
+    /// How many requests it has at a time, over all cores. `None`: as many as come.
+    pub concurrency: Option<Concurrency>,
+    /// How requests wait until it may have more.
+    pub waiting: Waiting,
 }
 
 /// Where an upstream is reached.

@@ -19,6 +19,7 @@ use crate::check::{Scheme, TestRequest};
 use crate::failure::Failure;
 use crate::guard::{self, Method};
 use crate::outgoing::Outgoing;
+use crate::queue::ask;
 use crate::reply::{Reply, connection_field};
 use crate::rewrite::{Rewritten, Values};
 use crate::route::{Found, Lookup};
@@ -164,6 +165,7 @@ impl<'s> Walk<'s> {
                 let rewritten = self.step("rewrite", rewritten, words::rewritten)?;
                 let upstream = self.snapshot.upstream(*id);
                 let speaks_http2 = upstream.protocol.speaks_http2(self.is_grpc, upgrade.is_some());
+                self.queue(request, route, upstream);
                 self.forward(request, upstream, speaks_http2, upgrade.is_some());
                 let outgoing = Outgoing {
                     request,
@@ -268,6 +270,16 @@ impl<'s> Walk<'s> {
         let of = if route.body_bytes.is_some() { "route" } else { "listener" };
         let bound = format!("`limits.body` of the {of}, {}", words::size(limit_bytes));
         self.step("body limit", guard::body(admitted.framing, limit_bytes), |()| words::limit(admitted.framing, &bound))
+    }
+
+    fn queue(&mut self, request: Request<'_>, route: &Route, upstream: &Upstream) {
+        let Some(concurrency) = upstream.concurrency else { return };
+        let trusted = self.listener.trusts(self.explanation.client);
+        let (urgency, source) = ask::urgency(&upstream.waiting, route, request, trusted);
+        self.note("queue", Decision::GoOn, words::queue(concurrency, &upstream.waiting, urgency, source));
+        let of = format!("upstream {}", upstream.name);
+        let time = upstream.waiting.wait_max;
+        self.explanation.timeouts.push(Bound { key: "queue.max-wait", of, time, what: "to be sent" });
     }
 
     fn forward(&mut self, request: Request<'_>, upstream: &Upstream, speaks_http2: Option<bool>, upgrade: bool) {

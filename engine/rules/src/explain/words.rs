@@ -14,10 +14,12 @@ use sluice_wire::{Name, Version};
 use crate::admission::Admitted;
 use crate::failure::Failure;
 use crate::outgoing::Outgoing;
+use crate::queue::Urgency;
+use crate::queue::ask::Source;
 use crate::retry;
 use crate::rewrite::Rewritten;
 use crate::route::{Missed, Router};
-use crate::snapshot::{HealthCheck, HealthQuestion, Route, Upstream};
+use crate::snapshot::{Concurrency, FairBy, HealthCheck, HealthQuestion, Route, Upstream, Waiting};
 
 use super::NormalTarget;
 
@@ -51,6 +53,32 @@ pub(super) fn admitted(admitted: &Admitted, version: Version) -> String {
     let persists = if admitted.connection.persists(version) { "stays open" } else { "closes after the response" };
     let expects = if admitted.expects_continue { "; the client waits for a 100" } else { "" };
     format!("{content}; the connection {persists}{expects}")
+}
+
+/// What happens when the upstream has as many requests as it may have.
+pub(super) fn queue(concurrency: Concurrency, waiting: &Waiting, urgency: Urgency, source: Source) -> String {
+    let limit = match concurrency {
+        Concurrency::Fixed(limit) => format!("it goes on at once unless {limit} are under way"),
+        Concurrency::Adaptive(bounds) => {
+            format!(
+                "it goes on at once unless as many are under way as are found good, {} to {}",
+                bounds.min, bounds.max
+            )
+        }
+    };
+    let source = match source {
+        Source::Route => "of its route",
+        Source::Field => "of its field",
+        Source::Default => "of those that say nothing",
+    };
+    let turns = match &waiting.fair_by {
+        FairBy::Nobody => String::new(),
+        FairBy::Client => "; clients take turns".to_owned(),
+        FairBy::Route => "; routes take turns".to_owned(),
+        FairBy::Field(name) => format!("; values of `{name}` take turns"),
+    };
+    let depth = waiting.depth;
+    format!("{limit}; otherwise among {depth} that may wait, with the urgency {urgency} {source}{turns}")
 }
 
 /// What normalising changed.
