@@ -8,6 +8,7 @@ mod reach;
 mod routes;
 mod templates;
 mod tls;
+mod wait;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -56,6 +57,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         log,
         drain,
         reload,
+        overload: wait::overload(&schema.overload),
         listeners,
         routes: compiled.routes?,
         matchers: compiled.matchers.into_iter().map(|(matcher, _)| matcher).collect(),
@@ -239,6 +241,8 @@ fn upstream(
         tls: certificates.upstream(table, context),
         http2,
         health: health::health(table, context),
+        concurrency: wait::concurrency(table, context),
+        waiting: wait::waiting(table, context),
     })
 }
 

@@ -4,6 +4,7 @@ mod expect;
 mod health;
 mod operate;
 mod tls;
+mod wait;
 
 use sluice_rules::snapshot::{Balance, Driver, PathParameters, Underscores};
 
@@ -21,6 +22,9 @@ pub use self::tls::{
     CertificateFiles, ClientMode, ClientTls, ListenerHttp2, ListenerProtocol, ListenerProtocolName, ListenerTls,
     ProxyProtocol, TlsVersionName, UnknownNameChoice, UpstreamHttp2, UpstreamProtocolName, UpstreamTls,
     UpstreamTlsOrBoolean,
+};
+pub use self::wait::{
+    AdaptiveConcurrency, Concurrency, FairByChoice, NodeOverload, Percent, PriorityField, Queue, RoutePriority,
 };
 
 const KIB: u64 = 1 << 10;
@@ -63,6 +67,8 @@ table! {
         drain: At<Drain> = no_keys(),
         /// When a changed configuration is applied.
         reload: At<Reload> = no_keys(),
+        /// When a core has too much to do. It then refuses requests that would be sent on, the least urgent first.
+        overload: At<NodeOverload> = no_keys(),
         /// An address where clients connect.
         listener: At<List<Listener>> = nothing(),
         /// Servers that requests are sent to, by name.
@@ -207,8 +213,13 @@ table! {
         limits: At<UpstreamLimits> = no_keys(),
         /// How they are asked whether they can serve. Without it, they are not.
         health: Optional<HealthCheck>,
+        /// How many requests the servers have at a time, over all cores: a number, or `{ adaptive = true }` to find it
+        /// from how long they take. Upgraded connections count as long as they last. Without it, as many as come.
+        concurrency: Optional<Concurrency>,
+        /// How further requests wait for their turn.
+        queue: Optional<Queue>,
     }
-    later ["concurrency", "queue", "discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
+    later ["discovery", "eject", "hedge", "proxy-protocol", "slow-start", "weights"];
 }
 
 choice! {
@@ -278,6 +289,9 @@ table! {
         timeout: Optional<ServerTime>,
         /// Bounds that differ from those of the listener.
         limits: Optional<RouteLimitsOrNames>,
+        /// How much its requests matter where they have to wait, whatever they say themselves: `"high"`, `"normal"`,
+        /// `"low"`, or a number from 0, the most urgent, to 7 (3 is normal).
+        priority: Optional<RoutePriority>,
         /// Protocols that a client may upgrade to.
         upgrade: At<List<Protocol>> = ["websocket"],
         /// Trailer fields that are passed on.

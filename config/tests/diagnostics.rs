@@ -88,8 +88,41 @@ fn features_to_come_are_not_unknown_keys() {
         (route("upstream = 'origin'\ncache = {}"), &["not-built-yet 10:1"]),
         (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["not-built-yet 11:10"]),
         (with("[log.access]\nsample = '1%'"), &["not-built-yet 9:1"]),
-        (with("[upstream.origin.queue]\ndepth = 1"), &["not-built-yet 8:18"]),
         (with("[upstream.b]\nendpoints = ['a:1']\nbalance = 'ewma'"), &["unused 8:11", "not-built-yet 10:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// How many an upstream has at a time, and how others wait.
+#[test]
+fn what_upstreams_and_cores_can_do() {
+    let upstream = |text: &str| with(&format!("[upstream.b]\nendpoints = ['a:1']\n{text}"));
+    let cases: &[(String, &[&str])] = &[
+        (upstream("concurrency = 16\nqueue = { depth = 0 }"), &["unused 8:11"]),
+        (upstream("concurrency = 0"), &["unused 8:11", "out-of-range 10:15"]),
+        (upstream("concurrency = '16'"), &["unused 8:11", "wrong-type 10:15"]),
+        (upstream("queue = {}"), &["unused 8:11", "unused 10:9 write concurrency = 16, or leave the queue out"]),
+        (upstream("concurrency = {}"), &["unused 8:11", "missing-key 10:15"]),
+        (upstream("concurrency = { adaptive = true, max = 200 }"), &["unused 8:11"]),
+        (upstream("concurrency = { adaptive = false }"), &["unused 8:11", "conflict 10:28"]),
+        (upstream("concurrency = { adaptive = true, min = 9, max = 8 }"), &["unused 8:11", "out-of-range 10:40"]),
+        (upstream("concurrency = { adaptive = true, target = 20 }"), &["unused 8:11", "wrong-type 10:43"]),
+        (upstream("concurrency = 1\nqueue.priority = 'x-priority'"), &["unused 8:11", "invalid-value 11:18"]),
+        (upstream("concurrency = 1\nqueue.priority-from = 'trusted-proxies'"), &["unused 8:11", "unused 11:23"]),
+        (upstream("concurrency = 1\nqueue.fair-by = 'clients'"), &["unused 8:11", "invalid-value 11:17"]),
+        (upstream("concurrency = 1\nqueue.fair-by = 'header:a b'"), &["unused 8:11", "invalid-value 11:17"]),
+        (
+            upstream("concurrency = 1\nqueue.max-wait = 500"),
+            &["unused 8:11", "missing-unit 11:18 write the unit, like `\"10s\"`"],
+        ),
+        (route("upstream = 'origin'\npath = '/a'\npriority = 'urgent'"), &["invalid-value 11:12"]),
+        (route("upstream = 'origin'\npath = '/a'\npriority = 8"), &["out-of-range 11:12"]),
+        (route("respond = {}\npath = '/a'\npriority = 'low'"), &["unused 11:12"]),
+        (with("[overload]\nmemory = '80%'\nbusy = '95%'"), &[]),
+        (with("[overload]\nbusy = '0%'"), &["invalid-value 9:8"]),
+        (with("[overload]\nbusy = 95"), &["wrong-type 9:8"]),
     ];
     for (text, expected) in cases {
         assert_found(text, expected);

@@ -66,6 +66,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             rewrite,
             timeout: table.timeout.given().map(|timeout| timeout.0),
             body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
+            priority: table.priority.given().map(|priority| priority.0),
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
         });
@@ -193,7 +194,10 @@ fn action(
             let note = Diagnostic::error(Code::Conflict, rewrite.place, "nothing is sent that could be rewritten");
             context.push(note.label("`rewrite` goes with `upstream`"));
         }
-        for (place, key) in [(table.upgrade.place, "upgrade"), (table.trailers.place, "trailers")] {
+        let priority = table.priority.given().and_then(|priority| priority.place);
+        let for_upstreams =
+            [(table.upgrade.place, "upgrade"), (table.trailers.place, "trailers"), (priority, "priority")];
+        for (place, key) in for_upstreams {
             if place.is_some() {
                 let note = Diagnostic::warning(Code::Unused, place, format!("`{key}` is for what is sent on"));
                 context.push(note.label("has no effect here"));
