@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use sluice_rules::overload::{Load, Shedding};
 use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
 use sluice_wire::authority::Authority;
@@ -17,7 +18,8 @@ use sluice_wire::h2::meter::Flood;
 use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
-use crate::deadline::{Deadlines, ticks};
+use crate::Message;
+use crate::deadline::{Deadlines, TICK, ticks};
 use crate::listen::Door;
 use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
@@ -25,9 +27,10 @@ use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
-use crate::rt::BufferPool;
+use crate::rt::{BufferPool, Mailbox};
 use crate::tls::server::Server;
 use crate::upstream::pool::{Endpoints, Pools};
+use crate::upstream::queue::{Line, Lines};
 use crate::waiting::Waiting;
 use crate::wheel::Tick;
 
@@ -43,6 +46,16 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
     pub(crate) started: Instant,
+    /// The mailbox of each core. Empty until all of them have one.
+    pub(crate) mailboxes: OnceLock<Arc<[Mailbox<Message>]>>,
+}
+
+impl Shared {
+    /// Sends a message to a core. Whether it was taken: a core that is far behind takes none.
+    pub(crate) fn send(&self, core: usize, message: Message) -> bool {
+        let mailbox = self.mailboxes.get().and_then(|mailboxes| mailboxes.get(core));
+        mailbox.is_some_and(|mailbox| mailbox.send(message).is_ok())
+    }
 }
 
 /// One event loop and what is its own.
@@ -53,10 +66,15 @@ pub(crate) struct Core {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) waiting: Waiting,
     pub(crate) pools: Pools,
+    pub(crate) lines: Lines,
+    /// What is refused since the core has too much to do.
+    pub(crate) shedding: Cell<Shedding>,
     pub(crate) clock: Clock,
     pub(crate) access: Ring,
     /// Which of the cores it is.
     pub(crate) index: usize,
+    /// Bytes of message buffers that may be in use.
+    memory_bytes: usize,
     local: RefCell<Rc<Local>>,
     retired: RefCell<HashMap<u32, Retired>>,
     #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
@@ -71,6 +89,7 @@ pub(crate) struct Local {
     generation: u64,
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Endpoints>,
+    lines: Vec<Option<Rc<Line>>>,
     /// Where in the configuration the listener of a door is, by the door's number.
     listeners: Vec<Option<u32>>,
     /// Held, not read: the doors keep their numbers as long as anything here knows them by number.
@@ -108,6 +127,11 @@ impl Local {
     pub(crate) fn endpoints(&self, upstream: UpstreamId) -> &Endpoints {
         &self.upstreams[upstream.0 as usize]
     }
+
+    /// Where requests wait for an upstream. `None`: it has as many as come.
+    pub(crate) fn line(&self, upstream: UpstreamId) -> Option<&Rc<Line>> {
+        self.lines[upstream.0 as usize].as_ref()
+    }
 }
 
 impl Core {
@@ -118,8 +142,8 @@ impl Core {
         metrics: Arc<CoreMetrics>,
         access: Ring,
     ) -> Rc<Self> {
-        let pools = Pools::default();
-        let local = Core::local_of(shared.published.current(), &pools);
+        let (pools, lines) = (Pools::default(), Lines::default());
+        let local = Core::local_of(shared.published.current(), &pools, &lines);
         metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
@@ -130,9 +154,12 @@ impl Core {
             deadlines: Deadlines::new(),
             waiting: Waiting::default(),
             pools,
+            lines,
+            shedding: Cell::default(),
             clock: Clock::default(),
             access,
             index,
+            memory_bytes,
             local: RefCell::new(Rc::new(local)),
             retired: RefCell::default(),
             scratches: RefCell::default(),
@@ -142,7 +169,7 @@ impl Core {
         })
     }
 
-    fn local_of(publication: Arc<Publication>, pools: &Pools) -> Local {
+    fn local_of(publication: Arc<Publication>, pools: &Pools, lines: &Lines) -> Local {
         let upstreams = publication.addresses.iter().zip(&publication.clients);
         let upstreams = upstreams.map(|(addresses, client)| pools.endpoints(addresses, client.as_ref())).collect();
         let doors = &publication.doors;
@@ -151,7 +178,8 @@ impl Core {
             listeners[door.id as usize] = Some(index as u32);
         }
         let (generation, snapshot) = (publication.generation, Arc::clone(&publication.snapshot));
-        Local { generation, snapshot, upstreams, listeners, publication }
+        let lines = lines.of(&publication);
+        Local { generation, snapshot, upstreams, lines, listeners, publication }
     }
 
     /// The newest configuration. A request asks once and keeps what it got.
@@ -174,7 +202,7 @@ impl Core {
 
     #[cold]
     fn renew(&self) {
-        let local = Core::local_of(self.shared.published.current(), &self.pools);
+        let local = Core::local_of(self.shared.published.current(), &self.pools, &self.lines);
         let before = self.local.replace(Rc::new(local));
         let local = self.local.borrow();
         let mut retired = self.retired.borrow_mut();
@@ -193,6 +221,33 @@ impl Core {
         if now >= self.floods_quiet_until.get() {
             self.floods_quiet_until.set(now.saturating_add(ticks(WARN_EVERY)));
             tracing::warn!(%client, kind = flood.label(), "a connection of HTTP/2 is ended for a flood: {flood}");
+        }
+    }
+
+    /// Looks at the load: what the core has worked since the last look, `beat` ago, and the buffers in use.
+    pub(crate) fn tick_load(&self, worked_nanos: u64, beat: Duration) {
+        let local = self.local.borrow();
+        let percent = |part: u64, whole: u64| (part.saturating_mul(100) / whole.max(1)).min(100) as u32;
+        let load = Load {
+            memory_percent: percent(self.buffers.in_use_bytes() as u64, self.memory_bytes as u64),
+            busy_percent: percent(worked_nanos, beat.max(TICK / 2).as_nanos() as u64),
+        };
+        let before = self.shedding.get();
+        let after = before.after(load, local.snapshot.overload);
+        self.shedding.set(after);
+        self.metrics.shedding.set(after.level().into());
+        if (before.level() == 0) != (after.level() == 0) {
+            let Load { memory_percent, busy_percent } = load;
+            if after.level() == 0 {
+                tracing::info!(core = self.index, "a core takes all requests again");
+            } else {
+                tracing::warn!(
+                    core = self.index,
+                    memory_percent,
+                    busy_percent,
+                    "a core refuses the least urgent requests"
+                );
+            }
         }
     }
 

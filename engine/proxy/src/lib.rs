@@ -28,12 +28,13 @@ pub mod wheel;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
+use sluice_rules::queue::Urgency;
 use sluice_rules::snapshot::Listener;
 
 use crate::control::reload::Configured;
@@ -45,6 +46,7 @@ use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
+use crate::upstream::permits::Permits;
 
 pub use crate::control::reload::{Effective, Reading, Source};
 pub use crate::rt::DriverError;
@@ -110,6 +112,10 @@ pub(crate) enum Message {
     Close(Arc<Door>),
     /// End all connections at once.
     End,
+    /// Another core has passed permits of an upstream to this one.
+    Passed(Arc<Permits>),
+    /// Somebody of this urgency waits at another core: one that matters less has to leave.
+    MakeRoom(Arc<Permits>, Urgency),
 }
 
 impl Gateway {
@@ -143,6 +149,7 @@ impl Gateway {
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started: Instant::now(),
+            mailboxes: OnceLock::new(),
         });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
         let mut mailboxes = Vec::new();
@@ -168,6 +175,9 @@ impl Gateway {
             thread::Builder::new().name(format!("core-{index}")).spawn(move || start.run())?;
         }
         drop(ready);
+        let mailboxes: Arc<[rt::Mailbox<Message>]> = mailboxes.into();
+        let set = shared.mailboxes.set(Arc::clone(&mailboxes));
+        debug_assert!(set.is_ok(), "they are set once");
         for _ in 0..cores {
             match all_ready.recv() {
                 Ok(Ok(())) => {}
@@ -265,17 +275,24 @@ fn receive(core: &Rc<Core>, accepting: &mut Vec<Rc<Accepting>>, message: Message
             core.deadlines.hasten(door.id);
         }
         Message::End => core.deadlines.end_all(),
+        Message::Passed(permits) => upstream::queue::passed(core, &permits),
+        Message::MakeRoom(permits, urgency) => upstream::queue::make_room(core, &permits, urgency),
     }
 }
 
 /// The core's clock: ends what has taken too long, looks after idle connections, keeps the date.
 async fn beat(core: &Rc<Core>) {
     let mut beats = 0u64;
+    let (mut worked, mut beaten) = (rt::thread_nanos(), Instant::now());
     loop {
         rt::sleep(TICK).await;
         beats += 1;
+        let (now, nanos) = (Instant::now(), rt::thread_nanos());
+        core.tick_load(nanos.saturating_sub(worked), now - beaten);
+        (worked, beaten) = (nanos, now);
         core.deadlines.tick();
         core.waiting.tick(core.deadlines.now());
+        core.lines.tick(core);
         core.tick_date();
         core.clock.tick();
         if beats.is_multiple_of(10) {
@@ -286,7 +303,7 @@ async fn beat(core: &Rc<Core>) {
             core.buffers.shrink();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
-        core.metrics.busy_nanos.set(rt::thread_nanos());
+        core.metrics.busy_nanos.set(nanos);
         core.metrics.last_tick.set(core.shared.started.elapsed().as_millis() as u64);
     }
 }

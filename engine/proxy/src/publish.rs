@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use sluice_rules::queue::Nanos;
 use sluice_rules::snapshot::{Endpoint, Listener, Snapshot};
 
 use crate::listen::Door;
@@ -12,6 +13,7 @@ use crate::observe::series::SeriesTable;
 use crate::tls::client::Client;
 use crate::tls::server::{Server, ServerError};
 use crate::tls::tickets::Secrets;
+use crate::upstream::permits::Permits;
 
 /// The configuration and what its names stand for now.
 pub(crate) struct Publication {
@@ -27,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) clients: Vec<Option<Arc<Client>>>,
     /// What session tickets are sealed with, unless a listener has something of its own.
     pub(crate) tickets: Arc<Secrets>,
+    /// For each upstream how many requests it may have, if that is bounded.
+    pub(crate) permits: Vec<Option<Arc<Permits>>>,
     /// The figures of its routes and upstreams.
     pub(crate) series: Arc<SeriesTable>,
     /// Counts configurations.
@@ -40,6 +44,7 @@ pub(crate) struct Successor {
     pub(crate) snapshot: Arc<Snapshot>,
     tls: Vec<Option<Arc<Server>>>,
     clients: Vec<Option<Arc<Client>>>,
+    permits: Vec<Option<Arc<Permits>>>,
     series: Arc<SeriesTable>,
 }
 
@@ -62,7 +67,8 @@ impl Publication {
         let series = Arc::new(self.series.renewed(&snapshot));
         let tls = protections(&snapshot, &self.tickets)?;
         let clients = Client::of(&snapshot.upstreams, &self.clients)?;
-        Ok(Successor { snapshot: Arc::new(snapshot), tls, clients, series })
+        let permits = Permits::of(&snapshot.upstreams, series.cores(), &self.permits);
+        Ok(Successor { snapshot: Arc::new(snapshot), tls, clients, permits, series })
     }
 }
 
@@ -82,10 +88,21 @@ impl Published {
         let tls = protections(&snapshot, &tickets)?;
         let clients = Client::of(&snapshot.upstreams, &[])?;
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
+        let permits = Permits::of(&snapshot.upstreams, cores, &[]);
+        configure(&snapshot, &permits, 0);
         let series = Arc::new(SeriesTable::new(cores, &snapshot));
-        let snapshot = Arc::new(snapshot);
-        let first =
-            Publication { snapshot, doors, addresses, tls, clients, tickets, series, configuration: 1, generation: 1 };
+        let first = Publication {
+            snapshot: Arc::new(snapshot),
+            doors,
+            addresses,
+            tls,
+            clients,
+            tickets,
+            permits,
+            series,
+            configuration: 1,
+            generation: 1,
+        };
         Ok(Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) })
     }
 
@@ -99,7 +116,7 @@ impl Published {
         self.current.load_full()
     }
 
-    /// Replaces the configuration. Only the control thread publishes. Returns what was replaced: to free a large
+    /// Replaces the configuration. `now` is the time since the start. Only the control thread publishes. Returns what was replaced: to free a large
     /// configuration takes a while, so no core is to be the last that holds it.
     #[must_use]
     pub(crate) fn replace(
@@ -107,10 +124,12 @@ impl Published {
         next: Successor,
         doors: Vec<Arc<Door>>,
         addresses: Vec<Vec<Address>>,
+        now: Nanos,
     ) -> Arc<Publication> {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
-        let Successor { snapshot, tls, clients, series } = next;
+        let Successor { snapshot, tls, clients, permits, series } = next;
+        configure(&snapshot, &permits, now);
         let tickets = Arc::clone(&before.tickets);
         self.publish(Publication {
             snapshot,
@@ -119,6 +138,7 @@ impl Published {
             tls,
             clients,
             tickets,
+            permits,
             series,
             configuration,
             generation,
@@ -137,6 +157,7 @@ impl Published {
             tls: before.tls.clone(),
             clients: before.clients.clone(),
             tickets: Arc::clone(&before.tickets),
+            permits: before.permits.clone(),
             series: Arc::clone(&before.series),
             configuration: before.configuration,
             generation: before.generation + 1,
@@ -148,6 +169,15 @@ impl Published {
         let generation = next.generation;
         self.current.store(Arc::new(next));
         self.generation.store(generation, Ordering::Release);
+    }
+}
+
+/// Has the permits of each upstream follow its limit.
+fn configure(snapshot: &Snapshot, permits: &[Option<Arc<Permits>>], now: Nanos) {
+    for (upstream, permits) in snapshot.upstreams.iter().zip(permits) {
+        if let (Some(concurrency), Some(permits)) = (upstream.concurrency, permits) {
+            permits.configure(concurrency, now);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use sluice_rules::queue::Nanos;
 use sluice_rules::snapshot::Snapshot;
 use tokio::time::{MissedTickBehavior, timeout};
 
@@ -161,7 +162,8 @@ impl Control {
             self.doors().assign(&next.snapshot.listeners, &present.doors)?
         };
         let addresses = self.addresses(&next.snapshot);
-        let replaced = self.shared.published.replace(next, assigned.doors, addresses);
+        let now = self.shared.started.elapsed().as_nanos() as Nanos;
+        let replaced = self.shared.published.replace(next, assigned.doors, addresses, now);
         self.replaced().push(replaced);
         *lock(&self.effective) = effective;
         // The publication is not held while the cores are waited for: it would not be freed meanwhile.

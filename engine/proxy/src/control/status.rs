@@ -68,6 +68,8 @@ pub(super) fn figures(control: &Control) -> String {
     prometheus::render(&Sources {
         cores: &control.metrics,
         series: &publication.series,
+        upstreams: &publication.snapshot.upstreams,
+        permits: &publication.permits,
         diagnostics_dropped: control.shared.diagnostics.dropped(),
         driver: &control.driver,
         configuration: publication.configuration,

@@ -77,6 +77,7 @@ fn json(out: &mut Vec<u8>, clock: &Clock, config: &AccessLog, record: &Record<'_
     }
     for (key, nanos) in [
         (&b",\"head_us\":"[..], Some(record.times.reading())),
+        (b",\"queue_us\":", record.times.queue),
         (b",\"connect_us\":", record.times.connect),
         (b",\"first_byte_us\":", record.times.upstream_first_byte()),
         (b",\"total_us\":", Some(record.times.total())),

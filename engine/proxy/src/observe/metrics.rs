@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_rules::failure::Failure;
+use sluice_rules::queue::Urgency;
 use sluice_wire::h2::meter::Flood;
 
 use crate::tls::accept::{Kind, Reason};
@@ -71,6 +72,10 @@ pub(crate) struct CoreMetrics {
     pub(crate) buffer_bytes: Counter,
     /// When the core last beat: milliseconds since the start.
     pub(crate) last_tick: Counter,
+    /// Requests that were refused since the core had too much to do, by urgency.
+    pub(crate) shed: [Counter; Urgency::COUNT],
+    /// How many urgencies are refused for it now.
+    pub(crate) shedding: Counter,
     /// The newest publication that the core has seen.
     pub(crate) generation: Counter,
     failures: [Counter; FAILURES],

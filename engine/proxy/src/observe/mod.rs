@@ -11,8 +11,9 @@ pub(crate) mod record;
 pub(crate) mod series;
 
 use crate::core::{Core, Local};
-use histogram::{DURATION_BOUNDS, OVERHEAD_BOUNDS, SIZE_BOUNDS};
-use record::Record;
+pub(crate) use histogram::DURATION_BOUNDS;
+use histogram::{OVERHEAD_BOUNDS, SIZE_BOUNDS};
+use record::{Phase, Record};
 use series::{class_index, method_index};
 
 /// Takes in what has happened to a request.
@@ -32,7 +33,7 @@ pub(crate) fn ended(core: &Core, local: &Local, record: &Record<'_>) {
     route.durations[method][class].made().record(&DURATION_BOUNDS, record.times.total());
     route.request_content.record(&SIZE_BOUNDS, record.bytes.request_content);
     route.response_content.record(&SIZE_BOUNDS, record.bytes.response_content);
-    if let Some(destination) = record.destination {
+    if let Some(destination) = record.destination.filter(|_| record.phase != Phase::Queue) {
         // Without a first byte there was no response of the upstream's.
         let class = record.times.first_byte.map_or(0, |_| class);
         let upstream = local.series().upstream(destination.upstream, core.index);

@@ -6,20 +6,25 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use sluice_rules::snapshot::Listener;
+use sluice_rules::queue::Urgency;
+use sluice_rules::snapshot::{Listener, Upstream};
 use sluice_wire::h2::meter::Flood;
 
 use crate::tls::accept::{Kind, Reason};
 use crate::tls::server::Server;
+use crate::upstream::permits::Permits;
 
 use super::histogram::{DURATION_BOUNDS, Histogram, OVERHEAD_BOUNDS, SIZE_BOUNDS, Total};
 use super::metrics::{CoreMetrics, Counter};
-use super::series::{CLASSES, METHODS, SeriesTable};
+use super::series::{CLASSES, METHODS, QueueRefusal, SeriesTable};
 
 /// Where the figures are found.
 pub(crate) struct Sources<'a> {
     pub(crate) cores: &'a [Arc<CoreMetrics>],
     pub(crate) series: &'a SeriesTable,
+    pub(crate) upstreams: &'a [Upstream],
+    /// How many requests each of them may have.
+    pub(crate) permits: &'a [Option<Arc<Permits>>],
     /// Messages of our own log that found no room.
     pub(crate) diagnostics_dropped: u64,
     pub(crate) driver: &'a str,
@@ -40,6 +45,8 @@ pub(crate) fn render(sources: &Sources<'_>) -> String {
     page.floods(sources);
     page.tls(sources);
     page.upstreams(sources);
+    page.queues(sources);
+    page.shed(sources);
     page.own(sources);
     page.0
 }
@@ -191,6 +198,62 @@ impl Page {
         self.single("sluice_upstream_idle_connections", "gauge", "Kept connections to upstreams.", idle);
     }
 
+    /// How many requests upstreams may have, and who waits.
+    fn queues(&mut self, sources: &Sources<'_>) {
+        let limited = || {
+            sources
+                .upstreams
+                .iter()
+                .zip(sources.permits)
+                .filter_map(|(upstream, permits)| Some((escaped(&upstream.name), permits.as_ref()?)))
+        };
+        if limited().next().is_none() {
+            return;
+        }
+        type Value = fn(&Permits) -> u32;
+        let gauges: [(&str, &str, Value); 3] = [
+            ("sluice_upstream_concurrency_limit", "Requests that an upstream may have at a time.", Permits::limit),
+            ("sluice_upstream_concurrency", "Requests that an upstream has.", |permits| permits.counts().0),
+            ("sluice_upstream_queue_length", "Requests that wait for an upstream.", |permits| permits.counts().1),
+        ];
+        for (name, help, value) in gauges {
+            self.family(name, "gauge", help);
+            for (upstream, permits) in limited() {
+                self.put(format_args!("{name}{{upstream=\"{upstream}\"}} {}\n", value(permits)));
+            }
+        }
+        let name = "sluice_upstream_queue_refused_total";
+        self.family(name, "counter", "Requests that an upstream was not given, by reason.");
+        for (upstream, cores) in &sources.series.upstreams {
+            for reason in QueueRefusal::ALL {
+                let count = cores.all().map(|core| core.queue_refused[reason as usize].get()).sum::<u64>();
+                let (upstream, reason) = (escaped(upstream), reason.label());
+                self.put(format_args!("{name}{{upstream=\"{upstream}\",reason=\"{reason}\"}} {count}\n"));
+            }
+        }
+        let name = "sluice_upstream_queue_wait_seconds";
+        self.family(name, "histogram", "Time that requests waited until an upstream may have one more.");
+        for (upstream, cores) in &sources.series.upstreams {
+            let Some(total) = totalled(cores.all().filter_map(|core| core.queue_waits.get())) else { continue };
+            self.histogram(name, &format!("upstream=\"{}\"", escaped(upstream)), &DURATION_BOUNDS, NANOS, &total);
+        }
+    }
+
+    /// What cores that have too much to do refuse.
+    fn shed(&mut self, sources: &Sources<'_>) {
+        let name = "sluice_overload_level";
+        self.family(name, "gauge", "How many urgencies a core refuses since it has too much to do.");
+        for (index, core) in sources.cores.iter().enumerate() {
+            self.put(format_args!("{name}{{core=\"{index}\"}} {}\n", core.shedding.get()));
+        }
+        let name = "sluice_overload_refused_total";
+        self.family(name, "counter", "Requests refused since a core had too much to do, by urgency.");
+        for urgency in 0..Urgency::COUNT {
+            let count = sources.cores.iter().map(|core| core.shed[urgency].get()).sum::<u64>();
+            self.put(format_args!("{name}{{urgency=\"{urgency}\"}} {count}\n"));
+        }
+    }
+
     /// The gateway itself.
     fn own(&mut self, sources: &Sources<'_>) {
         let accepted = sum(sources, |core| &core.connections_accepted);
@@ -266,8 +329,17 @@ mod tests {
     }
 
     fn rendered(cores: &[Arc<CoreMetrics>], series: &SeriesTable) -> String {
-        let (listeners, tls) = (&[][..], &[][..]);
-        render(&Sources { cores, series, diagnostics_dropped: 0, driver: "epoll", configuration: 3, listeners, tls })
+        render(&Sources {
+            cores,
+            series,
+            upstreams: &[],
+            permits: &[],
+            diagnostics_dropped: 0,
+            driver: "epoll",
+            configuration: 3,
+            listeners: &[],
+            tls: &[],
+        })
     }
 
     #[test]

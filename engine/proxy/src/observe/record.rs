@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Head,
     /// Its route was looked for, or it was held against the route's rules.
     Route,
+    /// It waited until the upstream may have one more request.
+    Queue,
     /// A connection to the upstream was being made.
     Connect,
     /// It was being sent, or its response's head was waited for.
@@ -34,6 +36,7 @@ impl Phase {
         match self {
             Phase::Head => "head",
             Phase::Route => "route",
+            Phase::Queue => "queue",
             Phase::Connect => "connect",
             Phase::Wait => "wait",
             Phase::Response => "response",
@@ -49,6 +52,8 @@ pub(crate) struct Times {
     pub(crate) began: Nanos,
     /// The last byte of its head.
     pub(crate) head: Nanos,
+    /// How long it waited until the upstream may have one more request. `None`: not at all.
+    pub(crate) queue: Option<Nanos>,
     /// Making connections to the upstream took this long in all. `None`: a kept one was used, or none.
     pub(crate) connect: Option<Nanos>,
     /// Head and content at hand were sent to the upstream, in the last attempt.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use sluice_rules::snapshot::{RouteId, Snapshot, UpstreamId};
 
 use super::histogram::{Durations, Sizes};
+use super::metrics::Counter;
 
 /// Methods that have a label of their own (RFC 9110 §9, RFC 5789); all others share the last.
 pub(crate) const METHODS: [&str; 10] =
@@ -73,6 +74,34 @@ pub(crate) struct RouteSeries {
 pub(crate) struct UpstreamSeries {
     /// By class of status.
     pub(crate) durations: [Lazy; CLASSES.len()],
+    /// Waits until it may have one more request.
+    pub(crate) queue_waits: Lazy,
+    /// Requests that it was not given, by reason.
+    pub(crate) queue_refused: [Counter; QueueRefusal::ALL.len()],
+}
+
+/// Why a request was not given to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueRefusal {
+    /// As many waited as may.
+    Full,
+    /// It had waited for too long.
+    Timeout,
+    /// It would have waited for too long.
+    Hopeless,
+}
+
+impl QueueRefusal {
+    pub(crate) const ALL: [QueueRefusal; 3] = [QueueRefusal::Full, QueueRefusal::Timeout, QueueRefusal::Hopeless];
+
+    /// The word for it in figures.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            QueueRefusal::Full => "full",
+            QueueRefusal::Timeout => "timeout",
+            QueueRefusal::Hopeless => "hopeless",
+        }
+    }
 }
 
 /// The figures of all routes and upstreams of a configuration.
@@ -108,6 +137,11 @@ impl SeriesTable {
         let by_upstream =
             upstream_names.map(|name| named(cores, name, before.map(|b| &b.upstreams), &mut upstreams)).collect();
         SeriesTable { routes, upstreams, by_route, by_upstream, no_route, cores }
+    }
+
+    /// How many cores there are.
+    pub(crate) fn cores(&self) -> usize {
+        self.cores
     }
 
     /// The figures of a route, or of requests without one.

@@ -2,7 +2,9 @@
 
 mod h1;
 mod h2;
+pub(crate) mod permits;
 pub(crate) mod pool;
+pub(crate) mod queue;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use crate::waiting::Ticket;
 use crate::wheel::Tick;
 
 use pool::{Connection, Endpoint, InFlight};
+use queue::Permit;
 
 /// How often failed handshakes with an endpoint are told of.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -66,6 +69,8 @@ pub(crate) struct Leg {
     /// The rest of the request, if it was not all there with its head.
     pub(crate) upload: Option<Upload>,
     pub(crate) upstream: UpstreamId,
+    /// Held until the response has been sent: then the upstream may have another request.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// A request under way whose client may leave; dropped before the client's descriptor is closed.
@@ -140,12 +145,14 @@ impl From<Failure> for Failed {
 }
 
 /// Sends the request in `input` to the upstream, again where that is allowed, and waits for the response's head.
+/// `permit` is what it has it by.
 pub(crate) async fn forward(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
     scratch: &mut Scratch,
     input: &Buffer,
     id: UpstreamId,
+    permit: Option<Permit>,
 ) -> Result<UpstreamResponse, Failure> {
     let local = Rc::clone(&exchange.local);
     let upstream = local.snapshot().upstream(id);
@@ -153,8 +160,17 @@ pub(crate) async fn forward(
     loop {
         exchange.attempts += 1;
         match attempt(core, exchange, scratch, input, id, avoid).await {
-            Ok(response) => return Ok(response),
+            Ok(mut response) => {
+                if let Some(permit) = &permit {
+                    permit.answered(Ok(scratch.response.status));
+                }
+                response.leg.permit = permit;
+                return Ok(response);
+            }
             Err(failed) => {
+                if let Some(permit) = &permit {
+                    permit.answered(Err(failed.failure));
+                }
                 let method = scratch.request.method.of(input.filled());
                 let method = str::from_utf8(method).unwrap_or_default();
                 if exchange.attempts > upstream.retries || !retry::may_retry(method, failed.attempt) {
@@ -241,7 +257,7 @@ async fn attempt(
         }
         Ok((received, link)) => {
             let Received { buffer, framing, content, upload } = received;
-            let leg = Leg { watched, link, in_flight, upload, upstream: id };
+            let leg = Leg { watched, link, in_flight, upload, upstream: id, permit: None };
             Ok(UpstreamResponse { buffer, framing, content, leg })
         }
         Err(error) => {
