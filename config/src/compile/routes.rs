@@ -69,6 +69,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             priority: table.priority.given().map(|priority| priority.0),
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
+            cache: None,
         });
         routes = routes.zip(route).map(|(mut routes, route)| {
             routes.push(route);
