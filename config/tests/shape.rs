@@ -43,6 +43,7 @@ fn every_key_is_documented_and_few_are_required() {
         ".upstream.NAME.endpoints",
         ".upstream.NAME.tls.certificate.chain",
         ".upstream.NAME.tls.certificate.key",
+        ".upstream.NAME.concurrency.adaptive",
         ".route.redirect.to",
         ".test.name",
         ".test.request",

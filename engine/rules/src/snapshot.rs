@@ -236,6 +236,24 @@ pub struct Route {
     pub cache: Option<CachePolicy>,
 }
 
+#[cfg(test)]
+impl Route {
+    /// One that says nothing beyond what it has to.
+    pub(crate) fn bare() -> Self {
+        Route {
+            name: String::new(),
+            action: Action::Respond { status: 200, fields: Vec::new(), body: Vec::new() },
+            rewrite: Rewrite::default(),
+            timeout: None,
+            body_bytes: None,
+            priority: None,
+            cache: None,
+            upgrade: Vec::new(),
+            trailers: Vec::new(),
+        }
+    }
+}
+
 /// What happens to a request.
 #[derive(Debug)]
 pub enum Action {

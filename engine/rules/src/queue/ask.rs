@@ -74,19 +74,9 @@ mod tests {
     use sluice_wire::head::RequestHead;
 
     use super::*;
-    use crate::snapshot::{Action, Rewrite};
 
     fn route(priority: Option<Urgency>) -> Route {
-        Route {
-            name: String::new(),
-            action: Action::Respond { status: 200, fields: Vec::new(), body: Vec::new() },
-            rewrite: Rewrite::default(),
-            timeout: None,
-            body_bytes: None,
-            priority,
-            upgrade: Vec::new(),
-            trailers: Vec::new(),
-        }
+        Route { priority, ..Route::bare() }
     }
 
     fn waiting(field: &str, trusted_only: bool, fair_by: FairBy) -> Waiting {
