@@ -7,10 +7,12 @@
 pub mod admission;
 pub mod balance;
 pub mod check;
+pub mod client;
 pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod health;
+pub mod limit;
 pub mod outgoing;
 pub mod reply;
 pub mod retry;

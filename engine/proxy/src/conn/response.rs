@@ -49,10 +49,7 @@ impl SentResponse {
 
 /// Sends a response of the gateway itself.
 pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply: Reply) -> SentResponse {
-    let reply = match reply.failure {
-        Some(failure) if exchange.is_grpc => Reply::grpc_failure(failure),
-        _ => reply,
-    };
+    let reply = if exchange.is_grpc { reply.for_grpc() } else { reply };
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
     // next request would start is not known.
     exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
