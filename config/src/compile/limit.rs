@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 use sluice_rules::limit::{
-    Applied, Bucket, Calendar, Limit, LimitId, Meter, Overrides, Part, Period, Prefixes, QUOTA_MAX, SLIDING_MAX,
-    Sliding, Tiers, Told, seed,
+    Applied, Bucket, Calendar, Derivation, Limit, LimitId, Meter, Overrides, Part, Period, Prefixes, QUOTA_MAX,
+    SLIDING_MAX, Sliding, Tiers, Told, seed,
 };
 use sluice_rules::route::PathPattern;
 use sluice_rules::snapshot::{Accounts, Bandwidth};
@@ -25,7 +25,10 @@ const FILL_MAX: u64 = 366 * 24 * 3600 * NANOS_PER_SECOND;
 
 /// All limits. `None`: some limit could not be compiled.
 pub(super) fn limits(schema: &Schema, context: &mut Context<'_>) -> Option<Vec<Limit>> {
-    let limits: Vec<_> = schema.limit.items.iter().map(|(name, table)| limit(name, table.as_ref(), context)).collect();
+    let limits: Vec<_> = (0..)
+        .zip(&schema.limit.items)
+        .map(|(index, (name, table))| limit(index, name, table.as_ref(), context))
+        .collect();
     let used: HashSet<&str> = schema
         .route
         .iter()
@@ -53,7 +56,17 @@ pub(super) fn accounts(schema: &Schema, context: &mut Context<'_>) -> Accounts {
     }
 }
 
-fn limit(name: &At<String>, table: Option<&At<schema::Limit>>, context: &mut Context<'_>) -> Option<Limit> {
+/// A limit's number. One whose rate changes is another: what was counted at the old one means nothing at the new one. What
+/// was used of a period is the same whatever the quota.
+fn seed_of(name: &str, meter: &Meter) -> u64 {
+    seed(&match meter {
+        Meter::Bucket(bucket) => format!("{name}, {} ns, {} at once", bucket.interval(), bucket.burst()),
+        Meter::Sliding(_) => format!("{name}, {} s", meter.policy().1),
+        Meter::Calendar(_) => format!("{name}, of the calendar, {} s", meter.policy().1),
+    })
+}
+
+fn limit(index: u32, name: &At<String>, table: Option<&At<schema::Limit>>, context: &mut Context<'_>) -> Option<Limit> {
     let table = table?;
     // It stands in fields and labels as it is.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -72,13 +85,12 @@ fn limit(name: &At<String>, table: Option<&At<schema::Limit>>, context: &mut Con
     }
     let cost = table.cost.0.unsigned_abs();
     check_cost(cost, table.cost.place, &name.value, &meter, context);
+    let prefixes = Prefixes { ipv4: table.prefix.ipv4.0 as u8, ipv6: table.prefix.ipv6.0 as u8 };
     Some(Limit {
         name: name.value.clone(),
-        seed: seed(&name.value),
-        prefixes: Prefixes { ipv4: table.prefix.ipv4.0 as u8, ipv6: table.prefix.ipv6.0 as u8 },
         tiers: tiers(table, &kind, context),
         overrides: overrides(table, &key, &kind, context),
-        key,
+        key: Derivation { seed: seed_of(&name.value, &meter), index, parts: key, prefixes },
         meter,
         patience: schema::patience(&table.delay).as_nanos() as u64,
         mode: table.mode.0,
@@ -248,7 +260,7 @@ pub(super) fn applied(
         let Some(limit) = limits.and_then(|limits| limits.get(index)) else { continue };
         let known = path.params();
         let mut params = Vec::new();
-        for part in &limit.key {
+        for part in &limit.key.parts {
             let Part::Param(param) = part else { continue };
             match known.iter().position(|known| known == param) {
                 Some(position) => params.push(position),

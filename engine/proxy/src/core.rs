@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sluice_rules::rewrite::Rewritten;
@@ -18,6 +18,7 @@ use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
 use crate::deadline::{Deadlines, ticks};
+use crate::limits::{Accounts, CoreLimits};
 use crate::listen::Door;
 use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
     pub(crate) started: Instant,
+    /// The accounts of limits, once a configuration has any.
+    pub(crate) accounts: OnceLock<Accounts>,
 }
 
 /// One event loop and what is its own.
@@ -55,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) pools: Pools,
     pub(crate) clock: Clock,
     pub(crate) access: Ring,
+    pub(crate) limits: CoreLimits,
     /// Which of the cores it is.
     pub(crate) index: usize,
     local: RefCell<Rc<Local>>,
@@ -113,6 +117,7 @@ impl Local {
 impl Core {
     pub(crate) fn new(
         index: usize,
+        cores: usize,
         memory_bytes: usize,
         shared: Arc<Shared>,
         metrics: Arc<CoreMetrics>,
@@ -123,6 +128,8 @@ impl Core {
         metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+        let clock = Clock::default();
+        let limits = CoreLimits::new(cores, clock.behind(shared.started));
         Rc::new(Core {
             shared,
             metrics,
@@ -130,8 +137,9 @@ impl Core {
             deadlines: Deadlines::new(),
             waiting: Waiting::default(),
             pools,
-            clock: Clock::default(),
+            clock,
             access,
+            limits,
             index,
             local: RefCell::new(Rc::new(local)),
             retired: RefCell::default(),

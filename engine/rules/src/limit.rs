@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 pub use self::calendar::Period;
 pub use self::fields::{Stand, lines, seconds};
-pub use self::key::{Facts, Key, Part, Prefixes, Secret, derive, seed};
+pub use self::key::{Derivation, Facts, Key, Part, Prefixes, Secret, derive, of_client, seed};
 pub use self::meter::{Bucket, Calendar, Meter, Sliding, Standing, Take};
 pub use self::word::{FRESH, HELD, Moment, Nanos, QUOTA_MAX, SLIDING_MAX, Word, is_lasting, is_spent};
 
@@ -31,12 +31,8 @@ pub struct LimitId(pub u32);
 pub struct Limit {
     /// The name from the file, which fits into a quoted string as it is.
     pub name: String,
-    /// Its own number, see [`seed`].
-    pub seed: u64,
     /// What it counts by.
-    pub key: Vec<Part>,
-    /// Bits of addresses that count.
-    pub prefixes: Prefixes,
+    pub key: Derivation,
     /// How much is allowed where nothing else is said.
     pub meter: Meter,
     /// How much is allowed by what a part of the request says.
@@ -111,7 +107,7 @@ pub struct Applied {
 impl Limit {
     /// The account of a request.
     pub fn key(&self, secret: Secret, applied: &Applied, facts: &Facts<'_>) -> Key {
-        derive(secret, self.seed, &self.key, self.prefixes, &applied.params, facts)
+        derive(secret, &self.key, &applied.params, facts)
     }
 
     /// How much is allowed to a request's key. `None`: there is no bound.
@@ -120,7 +116,7 @@ impl Limit {
             return meter.as_ref();
         }
         if !self.overrides.values.is_empty()
-            && let [part] = &self.key[..]
+            && let [part] = &self.key.parts[..]
             && let Some(value) = facts.text(part, applied.params.first().copied().unwrap_or_default())
             && let Some(meter) = self.overrides.values.get(value)
         {

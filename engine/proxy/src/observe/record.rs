@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Head,
     /// Its route was looked for, or it was held against the route's rules.
     Route,
+    /// It was held back by a limit.
+    Limit,
     /// A connection to the upstream was being made.
     Connect,
     /// It was being sent, or its response's head was waited for.
@@ -34,6 +36,7 @@ impl Phase {
         match self {
             Phase::Head => "head",
             Phase::Route => "route",
+            Phase::Limit => "limit",
             Phase::Connect => "connect",
             Phase::Wait => "wait",
             Phase::Response => "response",
@@ -144,6 +147,8 @@ pub(crate) struct Record<'a> {
     pub(crate) destination: Option<Destination>,
     pub(crate) upstream_name: Option<&'a str>,
     pub(crate) attempts: u32,
+    /// The limit that refused it or held it back, or would have if it did more than observe.
+    pub(crate) limit: Option<&'a str>,
     pub(crate) status: u16,
     pub(crate) failure: Option<Failure>,
     pub(crate) phase: Phase,

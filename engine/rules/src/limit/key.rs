@@ -126,8 +126,17 @@ pub struct Key {
     /// Names the account; never 0. Of a million keys two have the same hash once in thirty million times.
     pub hash: u64,
     /// Names the account that it shares with its like when there is no room for one of its own: that of the client's
-    /// network (IPv4 by /16, IPv6 by /32) or, where no address counts, of one in 64 of all keys.
-    pub shared: u64,
+    /// network (IPv4 by /16, IPv6 by /32) or, where no address counts, of every so manieth key. It counts to
+    /// [`Key::SHARED`], and no two limits of a configuration have one together, unless it has more than 63.
+    pub shared: u32,
+}
+
+/// Accounts that a limit's keys share when there is no room.
+const LIKES: u64 = 256;
+
+impl Key {
+    /// Accounts that keys share.
+    pub const SHARED: usize = 64 * LIKES as usize;
 }
 
 /// A limit's own number, from its name, the same in every process.
@@ -137,35 +146,56 @@ pub fn seed(name: &str) -> u64 {
     hasher.finish()
 }
 
-/// Derives the key of a request for a limit. `params`: where in the route's path the parameters of `parts` are.
+/// What a limit's keys are derived from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derivation {
+    /// Its own number, see [`seed`].
+    pub seed: u64,
+    /// Which one of the configuration it is, from 0 on.
+    pub index: u32,
+    /// What it counts by.
+    pub parts: Vec<Part>,
+    /// Bits of addresses that count.
+    pub prefixes: Prefixes,
+}
+
+/// Derives the key of a request for a limit. `params`: where in the route's path the parameters of its parts are.
 ///
 /// What is hashed is injective: each value comes with its length, and each part ends with a mark, so that two requests
 /// have the same key only if they have the same values. A request without a value shares an account with its like.
-pub fn derive(
-    secret: Secret,
-    seed: u64,
-    parts: &[Part],
-    prefixes: Prefixes,
-    params: &[usize],
-    facts: &Facts<'_>,
-) -> Key {
+pub fn derive(secret: Secret, from: &Derivation, params: &[usize], facts: &Facts<'_>) -> Key {
+    let Derivation { seed, index, parts, prefixes } = from;
     let mut hasher = SipHasher13::new_with_keys(secret.0[0], secret.0[1]);
-    hasher.write_u64(seed);
+    hasher.write_u64(*seed);
     let mut params = params.iter().copied();
     for part in parts {
         let param = if matches!(part, Part::Param(_)) { params.next().unwrap_or_default() } else { 0 };
-        facts.values(part, param, prefixes, |value| {
+        facts.values(part, param, *prefixes, |value| {
             hasher.write_u32(value.len() as u32);
             hasher.write(value);
         });
         hasher.write_u32(u32::MAX);
     }
     let hash = hasher.finish().max(1);
-    let like = if parts.contains(&Part::ClientIp) {
-        let coarse = Prefixes { ipv4: 16, ipv6: 32 }.cut(facts.client);
-        u64::from_be_bytes([coarse[0], coarse[1], coarse[2], coarse[3], coarse[10], coarse[11], coarse[12], coarse[13]])
-    } else {
-        hash % 64
-    };
-    Key { hash, shared: (seed ^ like).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+    let like = if parts.contains(&Part::ClientIp) { network(facts.client) } else { hash };
+    Key { hash, shared: shared(index % 63, like) }
+}
+
+/// The key of a client alone, for what is no limit of the configuration.
+pub fn of_client(secret: Secret, seed: u64, prefixes: Prefixes, client: IpAddr) -> Key {
+    let mut hasher = SipHasher13::new_with_keys(secret.0[0], secret.0[1]);
+    hasher.write_u64(seed);
+    hasher.write(&prefixes.cut(client));
+    Key { hash: hasher.finish().max(1), shared: shared(63, network(client)) }
+}
+
+/// A client's network: IPv4 by /16, IPv6 by /32.
+fn network(client: IpAddr) -> u64 {
+    let [a, b, c, d, .., w, x, y, z] = Prefixes { ipv4: 16, ipv6: 32 }.cut(client);
+    u64::from_be_bytes([a, b, c, d, w, x, y, z])
+}
+
+fn shared(index: u32, like: u64) -> u32 {
+    let mixed = like.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    index * LIKES as u32 + (mixed >> 32) as u32 % LIKES as u32
 }

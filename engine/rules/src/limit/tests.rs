@@ -13,6 +13,8 @@ use sluice_wire::head::{Request, RequestHead};
 use super::*;
 use crate::route::Params;
 
+const PREFIXES: Prefixes = Prefixes { ipv4: 32, ipv6: 64 };
+
 const SECOND: Nanos = 1_000_000_000;
 
 fn at(now: Nanos) -> Moment {
@@ -27,7 +29,7 @@ fn buckets() -> impl Strategy<Value = Bucket> {
 
 /// Requests: how long after the one before, and what each counts.
 fn arrivals() -> impl Strategy<Value = Vec<(Nanos, u64)>> {
-    proptest::collection::vec((prop_oneof![0..1000u64, 0..SECOND / 10, 0..5 * SECOND], 1u64..5), 1..300)
+    proptest::collection::vec((prop_oneof![0..1000u64, 0..SECOND / 10, 0..5 * SECOND], 1u64..5), 1..200)
 }
 
 fn admitted(meter: &Meter, arrivals: &[(Nanos, u64)]) -> Vec<(Nanos, u64)> {
@@ -251,7 +253,8 @@ fn key_of(parts: &[Part], client: &str, fields: &str) -> Key {
     let client = client.parse().expect("an address");
     let params = Params::default();
     let facts = Facts { client, request, host: "a.test", path: "/a/b", params: &params, route: "r" };
-    derive(Secret([1, 2]), 3, parts, Prefixes { ipv4: 32, ipv6: 64 }, &[], &facts)
+    let from = Derivation { seed: 3, index: 0, parts: parts.to_vec(), prefixes: PREFIXES };
+    derive(Secret([1, 2]), &from, &[], &facts)
 }
 
 /// What is an account's own, and what shares one.
@@ -292,9 +295,7 @@ fn what_is_shared_is_a_network_s() {
 fn limit(meter: Meter, told: Told) -> Limit {
     Limit {
         name: "a".into(),
-        seed: seed("a"),
-        key: vec![Part::Header("x-tenant".into())],
-        prefixes: Prefixes { ipv4: 32, ipv6: 64 },
+        key: Derivation { seed: seed("a"), index: 0, parts: vec![Part::Header("x-tenant".into())], prefixes: PREFIXES },
         meter,
         tiers: None,
         overrides: Overrides::default(),
