@@ -4,6 +4,7 @@
 mod cache;
 mod expect;
 mod health;
+mod limit;
 mod operate;
 mod reach;
 mod routes;
@@ -44,13 +45,15 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     let upstreams = schema.upstream.items.iter();
     let upstreams: Vec<_> =
         upstreams.map(|(name, table)| upstream(name, table.as_ref(), &mut certificates, context)).collect();
-    let compiled = routes::compile(schema, context);
+    let limits = limit::limits(schema, context);
+    let compiled = routes::compile(schema, limits.as_deref(), context);
     check_unused(schema, &compiled, context);
     let listeners = schema.listener.iter().enumerate();
     let listeners =
         listeners.map(|(index, table)| listener(table, compiled.router(index), &mut certificates, context)).collect();
     let (log, drain) = (operate::log(&schema.log, context), operate::drain(&schema.drain, context));
     let reload = Reload { watch: schema.reload.watch.value };
+    let accounts = limit::accounts(schema, context);
     let tests = expect::tests(schema, context);
     Some(Snapshot {
         runtime,
@@ -64,6 +67,8 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         routes: compiled.routes?,
         matchers: compiled.matchers.into_iter().map(|(matcher, _)| matcher).collect(),
         upstreams: upstreams.into_iter().collect::<Option<_>>()?,
+        limits: limits?,
+        accounts,
         tests,
         hidden: Vec::new(),
     })

@@ -225,7 +225,9 @@ impl<'a> Files<'a> {
             };
             match (&mut known.node.value, entry.node.value) {
                 (Value::List(items), Value::List(more)) if is_root => items.extend(more),
-                (Value::Table(table), Value::Table(more)) if is_root && entry.key == "upstream" => {
+                (Value::Table(table), Value::Table(more))
+                    if is_root && matches!(entry.key.as_str(), "limit" | "upstream") =>
+                {
                     self.merge(table, more, false);
                 }
                 _ => {

@@ -3,13 +3,13 @@
 mod cache;
 mod expect;
 mod health;
+mod limit;
 mod operate;
 mod tls;
 mod wait;
 
 use sluice_rules::snapshot::{Balance, Driver, PathParameters, Underscores};
 
-use crate::error::{Code, Diagnostic};
 use crate::matching::{ByField, ByParameter, Host, Path, TemplateText, ValueMatch};
 use crate::read::{At, Context, FromToml, List, Named, Node, OneOrMany, Optional, Shape, Table, Value, choice, table};
 use crate::values::{
@@ -19,6 +19,12 @@ use crate::values::{
 pub use self::cache::{BypassRule, Cache, CacheMethod, Freshness, KeyPart, Part, RouteCache, SetCookieName};
 pub use self::expect::{Expect, Ip, SentField, Test, TestRequest, TestUrl};
 pub use self::health::{HealthCheck, HealthKind};
+pub(crate) use self::limit::patience;
+pub use self::limit::{
+    Allowance, Amount, BANDWIDTH_MAX, BANDWIDTH_MIN, Bandwidth, Burst, Cost, Delay, HeadersName,
+    KeyPart as LimitKeyPart, Limit, LimitPrefix, Limits, ModeName, Overrides, RateAndBurst, RouteLimits,
+    RouteLimitsTable, Tiers, WindowName,
+};
 pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
 pub use self::tls::{
     CertificateFiles, ClientMode, ClientTls, ListenerHttp2, ListenerProtocol, ListenerProtocolName, ListenerTls,
@@ -77,6 +83,10 @@ table! {
         listener: At<List<Listener>> = nothing(),
         /// Servers that requests are sent to, by name.
         upstream: At<Named<Upstream>> = no_keys(),
+        /// Limits on how much clients may do, by name.
+        limit: At<Named<Limit>> = no_keys(),
+        /// Where limits keep what they count.
+        limits: At<Limits> = no_keys(),
         /// What happens to the requests that it matches. Of several that match, the one with the more exact host
         /// is taken, then the one with the more exact path, then the one that names methods, then the one with more
         /// fields, then with more query parameters, then the first.
@@ -84,7 +94,7 @@ table! {
         /// A request, and what is to become of it.
         test: At<List<Test>> = nothing(),
     }
-    later ["access", "acme", "auth", "control", "discovery", "limit", "metrics", "protection", "tls", "trace"];
+    later ["access", "acme", "auth", "control", "discovery", "metrics", "protection", "tls", "trace"];
 }
 
 table! {
@@ -291,13 +301,15 @@ table! {
         rewrite: Optional<Rewrite>,
         /// Bounds the whole exchange, from the complete head to the last byte of the response.
         timeout: Optional<ServerTime>,
-        /// Bounds that differ from those of the listener.
-        limits: Optional<RouteLimitsOrNames>,
         /// How much its requests matter where they have to wait, whatever they say themselves: `"high"`, `"normal"`,
         /// `"low"`, or a number from 0, the most urgent, to 7 (3 is normal).
         priority: Optional<RoutePriority>,
         /// What is kept of its responses. Without it, nothing.
         cache: Optional<RouteCache>,
+        /// Names of limits that apply, or a table with bounds that differ from those of the listener.
+        limits: Optional<RouteLimits>,
+        /// How fast the content of responses is sent. Without it, as fast as it comes and the client takes it.
+        bandwidth: Optional<Bandwidth>,
         /// Protocols that a client may upgrade to.
         upgrade: At<List<Protocol>> = ["websocket"],
         /// Trailer fields that are passed on.
@@ -305,7 +317,7 @@ table! {
             "content-digest", "repr-digest", "server-timing", "grpc-status", "grpc-message", "grpc-status-details-bin",
         ],
     }
-    later ["access", "auth", "bandwidth", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
+    later ["access", "auth", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
 }
 
 table! {
@@ -361,31 +373,4 @@ table! {
         query: Optional<TemplateText>,
     }
     later ["regex"];
-}
-
-table! {
-    /// Bounds that differ from those of the listener.
-    pub struct RouteLimits {
-        /// Bytes of a request body.
-        body: Optional<BodySize>,
-    }
-}
-
-/// Bounds, or, in a version to come, names of rate limits.
-#[derive(Clone, Debug)]
-pub struct RouteLimitsOrNames(pub RouteLimits);
-
-impl FromToml for RouteLimitsOrNames {
-    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
-        if let Value::List(_) = node.value {
-            let message = "limiting rates is not part of this version";
-            context.push(Diagnostic::error(Code::NotBuiltYet, node.place, message).label("not built yet"));
-            return None;
-        }
-        RouteLimits::read(node, context).map(RouteLimitsOrNames)
-    }
-
-    fn shape() -> Shape {
-        RouteLimits::shape()
-    }
 }

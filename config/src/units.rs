@@ -59,6 +59,49 @@ pub fn percent(text: &str) -> Result<u64, UnitError> {
     quantity(text, &[("%", 1)])
 }
 
+/// The time that an amount is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Per {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+impl Per {
+    /// Its seconds, as many as it has at most.
+    pub fn seconds_max(self) -> u64 {
+        match self {
+            Per::Second => 1,
+            Per::Minute => 60,
+            Per::Hour => 3600,
+            Per::Day => 24 * 3600,
+            Per::Month => 31 * 24 * 3600,
+        }
+    }
+}
+
+/// So many in some time: `"100/s"`, `"600/m"`, `"5000/hour"`, `"1000/day"`.
+pub fn amount(text: &str) -> Result<(u64, Per), UnitError> {
+    let (number, unit) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let per = match unit {
+        "/s" | "/second" => Per::Second,
+        "/m" | "/minute" => Per::Minute,
+        "/h" | "/hour" => Per::Hour,
+        "/d" | "/day" => Per::Day,
+        "/month" => Per::Month,
+        "" if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => return Err(UnitError::NoUnit),
+        other => return Err(UnitError::UnknownUnit(other.to_owned())),
+    };
+    quantity(&format!("{number}/"), &[("/", 1)]).map(|count| (count, per))
+}
+
 fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -136,6 +179,20 @@ mod tests {
             assert_eq!(byte_rate(text), expected, "{text}");
         }
         assert_eq!((percent("20%"), percent("20")), (Ok(20), Err(UnitError::NoUnit)));
+        for (text, expected) in [
+            ("100/s", Ok((100, Per::Second))),
+            ("600/m", Ok((600, Per::Minute))),
+            ("5000/hour", Ok((5000, Per::Hour))),
+            ("1000/day", Ok((1000, Per::Day))),
+            ("1000000/month", Ok((1_000_000, Per::Month))),
+            ("100", Err(UnitError::NoUnit)),
+            ("/s", Err(UnitError::NoNumber)),
+            ("1.5/s", Err(UnitError::UnknownUnit(".5/".into()))),
+            ("100/week", Err(UnitError::UnknownUnit("/week".into()))),
+            ("99999999999999999999/s", Err(UnitError::TooLarge)),
+        ] {
+            assert_eq!(amount(text), expected, "{text}");
+        }
     }
 
     #[test]

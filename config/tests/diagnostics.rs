@@ -84,10 +84,15 @@ fn features_to_come_are_not_unknown_keys() {
         (listener("backlog = 128"), &["not-built-yet 3:1"]),
         (listener("protocols = ['h3']"), &["not-built-yet 3:14"]),
         (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
-        (with("[limit.a]\nrate = '1/s'"), &["not-built-yet 8:2"]),
         (route("upstream = 'origin'\ncompress = {}"), &["not-built-yet 10:1"]),
         (route("upstream = 'origin'\npath = '/a'\ncache = { vary = [] }"), &["not-built-yet 11:11"]),
-        (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["not-built-yet 11:10"]),
+        (
+            with("[limit.a]\nkey = 'identity'\nrate = '1/s'"),
+            &[
+                "unused 8:8",
+                "not-built-yet 9:7 until clients have identities, count by \"client-ip\" or \"header:NAME\"",
+            ],
+        ),
         (with("[log.access]\nsample = '1%'"), &["not-built-yet 9:1"]),
         (with("[upstream.b]\nendpoints = ['a:1']\nbalance = 'ewma'"), &["unused 8:11", "not-built-yet 10:11"]),
     ];
@@ -161,6 +166,72 @@ fn caches() {
     for (text, expected) in cases {
         assert_found(text, expected);
     }
+}
+
+/// A limit `a` with these lines, which start at line 9, and a route that names it.
+fn limit(lines: &str) -> String {
+    with(&format!("[limit.a]\n{lines}\n[[route]]\npath = '/a/{{id}}'\nlimits = ['a']\nupstream = 'origin'"))
+}
+
+/// What a limit cannot mean.
+#[test]
+fn limits_say_what_they_allow_to_whom() {
+    let by_ip = |lines: &str| limit(&format!("key = 'client-ip'\n{lines}"));
+    let cases: &[(String, &[&str])] = &[
+        (by_ip("rate = '100/s'"), &[]),
+        (by_ip("rate = '5000/hour'\nburst = 1\ndelay = { up-to = '1s' }\nmode = 'observe'"), &[]),
+        (by_ip("quota = '1000/month'"), &[]),
+        (by_ip("quota = '1000/d'\nwindow = 'sliding'"), &[]),
+        (limit("key = ['client-ip', 'param:id', 'cookie:c', 'route', 'host']\nrate = '1/s'"), &[]),
+        (limit("rate = '1/s'"), &["missing-key 8:1"]),
+        (by_ip(""), &["missing-key 8:1 write rate = \"100/s\""]),
+        (by_ip("rate = '1/s'\nquota = '1/day'"), &["conflict 11:9 name two limits on the route"]),
+        (by_ip("rate = '1/s'\nwindow = 'sliding'"), &["conflict 11:10"]),
+        (by_ip("quota = '1/day'\nburst = 2"), &["conflict 11:9"]),
+        (by_ip("quota = '1/day'\ndelay = { up-to = '1s' }"), &["conflict 11:9"]),
+        (by_ip("rate = 100"), &["missing-unit 10:8 write the unit, like `\"100/s\"` or `\"1000/day\"`"]),
+        (by_ip("rate = '100'"), &["invalid-value 10:8 write it like `\"100/s\"`, `\"5000/h\"` or `\"1000/day\"`"]),
+        (by_ip("rate = '0/s'"), &["out-of-range 10:8"]),
+        (by_ip("rate = '1000001/s'"), &["out-of-range 10:8"]),
+        (by_ip("rate = '1/month'"), &["out-of-range 10:8"]),
+        (by_ip("rate = '1/day'\nburst = 1000"), &["out-of-range 10:8"]),
+        (by_ip("quota = '5/s'"), &["out-of-range 10:9"]),
+        (by_ip("quota = '1/month'\nwindow = 'sliding'"), &["out-of-range 10:9"]),
+        (by_ip("quota = '200000/day'\nwindow = 'sliding'"), &["out-of-range 10:9"]),
+        (by_ip("rate = '10/s'\ncost = 11"), &["never-matches 11:8"]),
+        (by_ip("rate = '1/s'\nmode = 'shadow'"), &["invalid-value 11:8"]),
+        (by_ip("rate = '1/s'\noverrides = { 'a' = '1/s' }"), &["invalid-value 11:15"]),
+        (by_ip("rate = '1/s'\noverrides = { '::1' = 'unlimited', '10.0.0.0/8' = { rate = '2/s', burst = 9 } }"), &[]),
+        (
+            by_ip("rate = '1/s'\ntiers = { by = 'client-ip', a = '2/s' }"),
+            &["invalid-value 11:16 `overrides` take addresses"],
+        ),
+        (
+            by_ip("rate = '1/s'\ntiers = { by = 'header:x', a = '2/s', b = 3 }"),
+            &["missing-unit 11:43 write the unit, like `\"100/s\"` or `\"1000/day\"`"],
+        ),
+        (by_ip("rate = '1/s'\ntiers = { a = '2/s' }"), &["missing-key 11:9"]),
+        (limit("key = ['host', 'route']\nrate = '1/s'\noverrides = { a = '1/s' }"), &["conflict 11:13"]),
+        (limit("key = 'header:a b'\nrate = '1/s'"), &["invalid-value 9:7"]),
+        (
+            limit("key = 'claim:sub'\nrate = '1/s'"),
+            &["not-built-yet 9:7 until clients have identities, count by \"client-ip\" or \"header:NAME\""],
+        ),
+        (limit("key = 'param:no'\nrate = '1/s'"), &["unknown-parameter 13:11"]),
+        (with("[limit.'a b']\nkey = 'host'\nrate = '1/s'"), &["invalid-value 8:8", "unused 8:8"]),
+        (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["dangling-name 11:11"]),
+        (route("upstream = 'origin'\npath = '/a'\nlimits = { rates = 'a' }"), &["dangling-name 11:20"]),
+        (route("upstream = 'origin'\npath = '/a'\nbandwidth = { per-stream = '1B/s' }"), &["out-of-range 11:28"]),
+        (with("[limits]\nkeys = 1"), &["out-of-range 9:8"]),
+        (with("[limits]\nstate = '/no/such/folder/x'"), &["unwritable 9:9"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+    let twice = limit("key = 'host'\nrate = '1/s'").replace("['a']", "['a', 'a']");
+    assert_found(&twice, &["duplicate 13:16"]);
+    let costs = limit("key = 'host'\nrate = '5/s'").replace("['a']", "{ rates = 'a', cost = 6 }");
+    assert_found(&costs, &["never-matches 13:32"]);
 }
 
 /// A key that is missing.

@@ -39,7 +39,8 @@ pub(super) fn admin(schema: &Schema, context: &mut Context<'_>) -> Option<Admin>
     Some(Admin::Socket(socket.0.clone()))
 }
 
-fn check_writable(path: &At<FilePath>, context: &mut Context<'_>) {
+/// Notes a path where nothing can be written.
+pub(super) fn check_writable(path: &At<FilePath>, context: &mut Context<'_>) {
     if let Some(why) = unwritable(&path.0) {
         let message = format!("{} cannot be written", context.written(path.place));
         let why = if context.is_substituted(path.place) { "after `${...}` was replaced".to_owned() } else { why };

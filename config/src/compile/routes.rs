@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sluice_rules::limit::Limit;
 use sluice_rules::route::{Matcher, MethodSet, PathPattern, Router, Segment};
 use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{cache, check_unique, listener_name, reach, target_policy, templates};
+use super::{cache, check_unique, limit, listener_name, reach, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
@@ -37,7 +38,7 @@ impl Compiled {
 }
 
 /// Compiles all routes and notes what is wrong with them.
-pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
+pub(super) fn compile(schema: &Schema, limits: Option<&[Limit]>, context: &mut Context<'_>) -> Compiled {
     let mut used = HashSet::new();
     let mut names = HashMap::new();
     let mut routes = Some(Vec::new());
@@ -60,14 +61,18 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
         }));
         let rewrite = templates::rewrite(table, &matcher.path, context);
         let cache = cache::policy(schema, table, context);
+        let limits = limit::applied(schema, limits, table, &matcher.path, context);
+        let bandwidth = limit::bandwidth(table, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
             name: route_name(index, table),
             action,
             rewrite,
             timeout: table.timeout.given().map(|timeout| timeout.0),
-            body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
             priority: table.priority.given().map(|priority| priority.0),
+            body_bytes: table.limits.given().and_then(|limits| limits.body()).map(|body| body.0),
+            limits,
+            bandwidth,
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
             cache,

@@ -20,6 +20,7 @@ use sluice_wire::target::Target;
 
 use crate::Message;
 use crate::deadline::{Deadlines, TICK, ticks};
+use crate::limits::{Accounts, CoreLimits};
 use crate::listen::Door;
 use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// The mailbox of each core. Empty until all of them have one.
     pub(crate) mailboxes: OnceLock<Arc<[Mailbox<Message>]>>,
+    /// The accounts of limits, once a configuration has any.
+    pub(crate) accounts: OnceLock<Accounts>,
 }
 
 impl Shared {
@@ -71,6 +74,7 @@ pub(crate) struct Core {
     pub(crate) shedding: Cell<Shedding>,
     pub(crate) clock: Clock,
     pub(crate) access: Ring,
+    pub(crate) limits: CoreLimits,
     /// Which of the cores it is.
     pub(crate) index: usize,
     /// Bytes of message buffers that may be in use.
@@ -137,6 +141,7 @@ impl Local {
 impl Core {
     pub(crate) fn new(
         index: usize,
+        cores: usize,
         memory_bytes: usize,
         shared: Arc<Shared>,
         metrics: Arc<CoreMetrics>,
@@ -147,6 +152,8 @@ impl Core {
         metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+        let clock = Clock::default();
+        let limits = CoreLimits::new(cores, clock.behind(shared.started));
         Rc::new(Core {
             shared,
             metrics,
@@ -156,8 +163,9 @@ impl Core {
             pools,
             lines,
             shedding: Cell::default(),
-            clock: Clock::default(),
+            clock,
             access,
+            limits,
             index,
             memory_bytes,
             local: RefCell::new(Rc::new(local)),

@@ -1,10 +1,11 @@
 //! The facts of one request, filled in from left to right as they become known.
 
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 
 use h2::Reason;
 use sluice_rules::failure::{Failure, Side};
+use sluice_rules::limit::LimitId;
 use sluice_rules::snapshot::{Route, RouteId};
 use sluice_wire::Version;
 use sluice_wire::fields::ConnectionOptions;
@@ -15,6 +16,7 @@ use crate::conn::Client;
 use crate::conn::h2::ClientStream;
 use crate::core::{Core, Local, Scratch};
 use crate::deadline::Pace;
+use crate::limits::Owed;
 use crate::observe;
 use crate::observe::metrics::Active;
 use crate::observe::record::{Bytes, Destination, EndedBy, Phase, Record, Times};
@@ -47,6 +49,14 @@ pub(crate) struct Exchange<'c> {
     /// Content that is still to come.
     pub(crate) incoming: Option<Incoming>,
     pub(crate) route: Option<RouteId>,
+    /// The client, where proxies that are believed stand between.
+    pub(crate) address: IpAddr,
+    /// The limit that did not simply let it through.
+    pub(crate) limit: Option<LimitId>,
+    /// What the client is told about its limits, in field lines.
+    pub(crate) told: String,
+    /// What its limits are still owed, once the response says what it has cost.
+    pub(crate) owed: Vec<Owed>,
     /// How fast the client takes the response.
     pub(crate) write_pace: Pace,
     /// When all of it has to be over.
@@ -87,6 +97,10 @@ impl<'c> Exchange<'c> {
             buffered_bytes: 0,
             incoming: None,
             route: None,
+            address: client.peer.ip(),
+            limit: None,
+            told: String::new(),
+            owed: Vec::new(),
             due: None,
             attempts: 0,
             max_forwards: None,
@@ -169,6 +183,7 @@ impl<'c> Exchange<'c> {
             destination: self.destination,
             upstream_name: self.destination.map(|to| snapshot.upstream(to.upstream).name.as_str()),
             attempts: self.attempts,
+            limit: self.limit.map(|limit| snapshot.limit(limit).name.as_str()),
             status: self.status,
             failure: self.failure,
             phase: self.phase,

@@ -12,6 +12,7 @@ mod deadline;
 mod exchange;
 pub mod floor;
 mod http2;
+pub mod limits;
 mod listen;
 mod observe;
 mod prefix;
@@ -40,6 +41,7 @@ use sluice_rules::snapshot::Listener;
 use crate::control::reload::Configured;
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
+use crate::limits::Accounts;
 use crate::listen::{Accepting, Door};
 use crate::observe::access::{Access, Ring};
 use crate::observe::diagnostics::Diagnostics;
@@ -94,6 +96,8 @@ pub struct Gateway {
     pub driver: String,
     /// Bytes of message buffers that may be in use at a time.
     pub memory_bytes: u64,
+    /// Bytes of the table of limits, if there are any.
+    pub limit_bytes: usize,
     control: Arc<control::Control>,
 }
 
@@ -142,6 +146,11 @@ impl Gateway {
         let admin = snapshot.admin.as_ref().map(control::admin::Listener::bind).transpose()?;
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
         let diagnostics = Diagnostics::start(&snapshot.log)?;
+        let accounts = OnceLock::new();
+        if Accounts::are_needed(&snapshot) {
+            accounts.get_or_init(|| Accounts::of(&snapshot));
+        }
+        let limit_bytes = accounts.get().map_or(0, |accounts| accounts.table.bytes());
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
         let shared = Arc::new(Shared {
             access,
@@ -150,6 +159,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             started: Instant::now(),
             mailboxes: OnceLock::new(),
+            accounts,
         });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
         let mut mailboxes = Vec::new();
@@ -159,6 +169,7 @@ impl Gateway {
             mailboxes.push(mailbox);
             let start = CoreStart {
                 index,
+                cores,
                 mode,
                 memory_bytes: (memory_bytes / cores as u64) as usize,
                 shared: Arc::clone(&shared),
@@ -195,7 +206,15 @@ impl Gateway {
             driver.clone(),
             Configured { source, effective, files },
         );
-        Ok(Gateway { listening, admin: admin_address, cores, driver, memory_bytes, control: Arc::new(control) })
+        Ok(Gateway {
+            listening,
+            admin: admin_address,
+            cores,
+            driver,
+            memory_bytes,
+            limit_bytes,
+            control: Arc::new(control),
+        })
     }
 
     /// Serves until the process is told to stop, on this thread: signals, names, the admin endpoints. `ready` is
@@ -211,6 +230,7 @@ impl Gateway {
 /// What a core's thread is started with.
 struct CoreStart {
     index: usize,
+    cores: usize,
     mode: Mode,
     memory_bytes: usize,
     shared: Arc<Shared>,
@@ -234,7 +254,7 @@ impl CoreStart {
     }
 
     async fn serve(self) {
-        let core = Core::new(self.index, self.memory_bytes, self.shared, self.metrics, self.access);
+        let core = Core::new(self.index, self.cores, self.memory_bytes, self.shared, self.metrics, self.access);
         core.tick_date();
         let mut accepting = Vec::new();
         for (door, socket) in self.sockets {

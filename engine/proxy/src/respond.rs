@@ -5,8 +5,10 @@
 
 use std::rc::Rc;
 
+use sluice_rules::client;
 use sluice_rules::failure::Failure;
 use sluice_rules::guard::{self, Method};
+use sluice_rules::limit::Facts;
 use sluice_rules::queue::ask;
 use sluice_rules::reply::Reply;
 use sluice_rules::rewrite::Values;
@@ -16,6 +18,7 @@ use sluice_wire::head::Request;
 
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
+use crate::limits::limit;
 use crate::rt::Buffer;
 use crate::upstream::{UpstreamResponse, forward, queue};
 
@@ -52,6 +55,15 @@ pub(crate) async fn respond(
     exchange.limit_content(limit_bytes, &route.trailers);
     exchange.upgrade = guard::upgrade(route, request, exchange.connection, exchange.framing)?.cloned();
     exchange.due = guard::timeout(route, request, exchange.is_grpc).map(|timeout| core.deadlines.after(timeout));
+    exchange.address = client::address(listener, exchange.client.peer.ip(), request);
+    if !route.limits.is_empty() {
+        let client = exchange.address;
+        let (host, path, params) = (scratch.authority.host(), scratch.target.path(), &found.params);
+        let facts = Facts { client, request, host, path, params, route: &route.name };
+        if let Some(refusal) = limit(core, exchange, &route.limits, &facts).await? {
+            return Ok(Response::Own(refusal));
+        }
+    }
 
     let values = Values { params: &found.params, target: &scratch.target, authority: &scratch.authority };
     match &route.action {

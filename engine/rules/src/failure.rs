@@ -45,6 +45,8 @@ pub enum Failure {
     MethodNotAllowed,
     /// No route matches.
     NoRoute,
+    /// The client has asked for more than a limit of the route allows.
+    RateLimited,
     /// The client went away while the upstream was at work.
     ClientGone,
     /// The client did not take the response within `timeouts.write`.
@@ -152,6 +154,8 @@ impl Failure {
             Failure::RequestMisdirected => 421,
             Failure::MethodNotAllowed => 405,
             Failure::NoRoute => 404,
+            // RFC 6585 §4
+            Failure::RateLimited => 429,
             // Nobody reads it; the code is the one that nginx made known for this in logs.
             Failure::ClientGone | Failure::WriteTimeout => 499,
             Failure::OutOfMemory
@@ -201,6 +205,7 @@ impl Failure {
             Failure::BodyTooLarge => "body_too_large",
             Failure::MethodNotAllowed => "method_not_allowed",
             Failure::NoRoute => "no_route",
+            Failure::RateLimited => "rate_limited",
             Failure::ClientGone => "client_gone",
             Failure::WriteTimeout => "write_timeout",
             Failure::OutOfMemory => "out_of_memory",
@@ -236,6 +241,7 @@ impl Failure {
     /// The error type in `Proxy-Status` (RFC 9209 §2.3): [`Failure::label`] where that is one.
     pub fn error_type(self) -> &'static str {
         match self.side() {
+            Side::Client if self == Failure::RateLimited => "http_request_denied",
             Side::Client => "http_request_error",
             Side::Gateway | Side::Upstream => match self {
                 Failure::OutOfMemory => "proxy_internal_error",
@@ -300,6 +306,7 @@ impl Failure {
             | Failure::MethodUnsupported
             | Failure::MethodNotAllowed
             | Failure::NoRoute
+            | Failure::RateLimited
             | Failure::ClientGone
             | Failure::WriteTimeout => Side::Client,
             Failure::OutOfMemory
@@ -377,6 +384,7 @@ impl Failure {
             Failure::MethodUnsupported => "The method is not implemented here.",
             Failure::MethodNotAllowed => "The method is not allowed for this target.",
             Failure::NoRoute => "Nothing is served at this target.",
+            Failure::RateLimited => "Too many requests; try again later.",
             Failure::ClientGone | Failure::WriteTimeout => "The client has gone.",
             Failure::OutOfMemory
             | Failure::ConnectionLimit
@@ -436,6 +444,7 @@ impl Failure {
             | Failure::QueueFull { .. }
             | Failure::QueueTimeout { .. }
             | Failure::Overloaded
+            | Failure::RateLimited
             | Failure::DnsError
             | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
@@ -511,6 +520,7 @@ mod tests {
             Failure::RequestHost,
             Failure::HeaderTimeout,
             Failure::NoRoute,
+            Failure::RateLimited,
             Failure::ClientGone,
             Failure::OutOfMemory,
             Failure::QueueFull { retry_after: 2 },

@@ -5,6 +5,7 @@ use sluice_wire::h1::encode;
 use sluice_wire::writer::{Full, Writer};
 
 use crate::failure::{self, Failure};
+use crate::limit::{self, Nanos};
 use crate::route::{Missed, Router};
 
 /// A response of the gateway itself.
@@ -14,6 +15,8 @@ pub struct Reply {
     pub status: u16,
     /// Field lines, each with its CRLF.
     lines: Vec<u8>,
+    /// Those of them that say how the client stands with its limits, which gRPC is told as well.
+    told: Vec<u8>,
     body: Vec<u8>,
     /// What it tells of, if it is an error.
     pub failure: Option<Failure>,
@@ -31,14 +34,14 @@ impl Reply {
         for (name, value) in fields {
             put_field(&mut lines, name, value);
         }
-        Reply { status, lines, body: body.to_vec(), failure: None }
+        Reply { status, lines, told: Vec::new(), body: body.to_vec(), failure: None }
     }
 
     /// Sends the client elsewhere.
     pub fn redirect(status: u16, location: String) -> Self {
         let mut lines = Vec::new();
         put_field(&mut lines, "Location", &location);
-        Reply { status, lines, body: Vec::new(), failure: None }
+        Reply { status, lines, told: Vec::new(), body: Vec::new(), failure: None }
     }
 
     /// 405 with what is allowed.
@@ -72,7 +75,24 @@ impl Reply {
         if let Some(seconds) = failure.retry_after() {
             put_field(&mut lines, "Retry-After", itoa::Buffer::new().format(seconds));
         }
-        Reply { status, lines, body: body.into_bytes(), failure: Some(failure) }
+        Reply { status, lines, told: Vec::new(), body: body.into_bytes(), failure: Some(failure) }
+    }
+
+    /// What a client is told that has asked for more than it may: when it may come back, if ever, and how it stands
+    /// with its limits, in field lines.
+    pub fn rate_limited(wait: Option<Nanos>, told: &str) -> Self {
+        let mut reply = Reply::failure(Failure::RateLimited);
+        if let Some(wait) = wait {
+            let mut number = itoa::Buffer::new();
+            put_field(&mut reply.told, "Retry-After", number.format(limit::seconds(wait).max(1)));
+        }
+        reply.tell(told);
+        reply
+    }
+
+    /// Adds field lines about how the client stands with its limits.
+    pub fn tell(&mut self, lines: &str) {
+        self.told.extend_from_slice(lines.as_bytes());
     }
 
     /// What a gRPC client is told of a failure: a response that consists of trailers only, in its head.
@@ -80,12 +100,21 @@ impl Reply {
         let mut lines = grpc_status(failure);
         put_field(&mut lines, "Content-Type", "application/grpc");
         put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.error_type()));
-        Reply { status: 200, lines, body: Vec::new(), failure: Some(failure) }
+        Reply { status: 200, lines, told: Vec::new(), body: Vec::new(), failure: Some(failure) }
+    }
+
+    /// The same for a gRPC client, which is told of failures in its own way.
+    #[must_use]
+    pub fn for_grpc(self) -> Self {
+        match self.failure {
+            Some(failure) => Reply { told: self.told, ..Reply::grpc_failure(failure) },
+            None => self,
+        }
     }
 
     /// Bytes that [`Reply::write`] needs at most to write all of it.
     pub fn bytes_max(&self, date: &str, connection: &str) -> usize {
-        self.lines.len() + self.body.len() + date.len() + connection.len() + 256
+        self.lines.len() + self.told.len() + self.body.len() + date.len() + connection.len() + 256
     }
 
     /// Writes all of it that fits into `space`, as much of the body as there is room for; returns how many
@@ -98,6 +127,7 @@ impl Reply {
         encode::status_line(&mut writer, self.status, failure::reason(self.status).as_bytes());
         writer.put_field("Date", date.as_bytes());
         writer.put(&self.lines);
+        writer.put(&self.told);
         if !matches!(self.status, 100..=199 | 204 | 304) {
             writer.put(b"Content-Length: ");
             writer.put_number(self.body.len() as u64);

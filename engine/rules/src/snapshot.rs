@@ -10,6 +10,7 @@ mod tls;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,6 +29,7 @@ pub use self::tls::{
 pub use self::wait::{Concurrency, FairBy, UrgencyFrom, Waiting};
 
 use crate::check::Test;
+use crate::limit::{Applied, Limit, LimitId};
 use crate::overload::Thresholds;
 use crate::queue::Urgency;
 use crate::route::{Matcher, Router};
@@ -57,6 +59,10 @@ pub struct Snapshot {
     pub matchers: Vec<Matcher>,
     /// All upstreams. An [`UpstreamId`] is an index into it.
     pub upstreams: Vec<Upstream>,
+    /// All limits. A [`LimitId`] is an index into it.
+    pub limits: Vec<Limit>,
+    /// Where accounts of limits are kept.
+    pub accounts: Accounts,
     /// What has to hold before this is applied.
     pub tests: Vec<Test>,
     /// Texts that came from outside of the file and are never printed, such as secrets.
@@ -82,10 +88,35 @@ impl Snapshot {
         &self.matchers[id.0 as usize]
     }
 
+    /// The limit of this index.
+    pub fn limit(&self, id: LimitId) -> &Limit {
+        &self.limits[id.0 as usize]
+    }
+
     /// The upstream of this index.
     pub fn upstream(&self, id: UpstreamId) -> &Upstream {
         &self.upstreams[id.0 as usize]
     }
+}
+
+/// Where accounts of limits are kept. Fixed for the life of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    /// Keys that have an account of their own at a time, over all limits.
+    pub keys: usize,
+    /// Requests that each core holds back at a time.
+    pub delayed: usize,
+    /// The file that keeps what was used of quotas over a restart.
+    pub state: Option<PathBuf>,
+}
+
+/// Bounds on how fast the content of responses is sent, in bytes a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Of each response.
+    pub per_stream: Option<u64>,
+    /// Of all responses to a client, over all cores.
+    pub per_client: Option<u64>,
 }
 
 /// How the process uses the machine.
@@ -228,6 +259,10 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// How much its requests matter, whatever they say themselves.
     pub priority: Option<Urgency>,
+    /// Limits on how much a client may ask for, in the order of the file.
+    pub limits: Vec<Applied>,
+    /// Bounds on how fast responses are sent.
+    pub bandwidth: Bandwidth,
     /// Protocols that a client may upgrade to, in lower case.
     pub upgrade: Vec<String>,
     /// Trailer fields that are passed on, in lower case.
@@ -247,6 +282,8 @@ impl Route {
             timeout: None,
             body_bytes: None,
             priority: None,
+            limits: Vec::new(),
+            bandwidth: Bandwidth::default(),
             cache: None,
             upgrade: Vec::new(),
             trailers: Vec::new(),

@@ -86,5 +86,8 @@ pub(crate) fn ready_line(gateway: &Gateway) -> String {
     let plural = if cores == 1 { "" } else { "s" };
     let _ = write!(line, "; {cores} core{plural} on {}", gateway.driver);
     let _ = write!(line, "; buffers up to {} MiB", gateway.memory_bytes >> 20);
+    if gateway.limit_bytes > 0 {
+        let _ = write!(line, "; limits in {} MiB", gateway.limit_bytes >> 20);
+    }
     line
 }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use h2::Reason;
 use sluice_rules::failure::Failure;
 use sluice_rules::reply::{OVERLOADED, Reply, connection_field};
-use sluice_rules::snapshot::KeepAlive;
+use sluice_rules::snapshot::{Bandwidth, KeepAlive};
 use sluice_wire::fields::{self, ConnectionOptions};
 use sluice_wire::h1::body::Framing;
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
 use sluice_wire::h2::outbound;
-use sluice_wire::head::{NameSet, Response, ResponseHead};
+use sluice_wire::head::{FieldLine, NameSet, Response, ResponseHead};
 use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, forwarded};
 
@@ -19,6 +19,7 @@ use crate::body::{Frame, ReadError, Source};
 use crate::core::{Core, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
+use crate::limits::{self, Pacer};
 use crate::observe::record::Phase;
 use crate::rt::{Buffer, SMALL};
 use crate::upload::Upload;
@@ -48,11 +49,9 @@ impl SentResponse {
 }
 
 /// Sends a response of the gateway itself.
-pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, reply: Reply) -> SentResponse {
-    let reply = match reply.failure {
-        Some(failure) if exchange.is_grpc => Reply::grpc_failure(failure),
-        _ => reply,
-    };
+pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, mut reply: Reply) -> SentResponse {
+    reply.tell(&exchange.told);
+    let reply = if exchange.is_grpc { reply.for_grpc() } else { reply };
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
     // next request would start is not known.
     exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
@@ -164,7 +163,9 @@ pub(super) async fn send(
     let mut is_bulk = buffer.len() > SMALL;
     let mut wants_large = false;
     let mut paused = is_event_stream;
+    let mut pacer = pacer(core, exchange);
     let failure = loop {
+        let sent_bytes = buffer.len();
         let last = content.ended() && !has_trailers(&content);
         let (mut result, mut kept) = out.content(core, exchange, &scratch.head, buffer, last).await;
         if content.ended() && !last && result.is_ok() {
@@ -177,6 +178,17 @@ pub(super) async fn send(
         if content.ended() {
             break None;
         }
+        if let Some(pacer) = &mut pacer {
+            // The upstream is not at fault meanwhile.
+            leg.link.deadline().set(exchange.bounded(Tick::MAX / 2), Expiry::ShutBoth);
+            let since = core.clock.now();
+            let alive = || leg.watched.progress();
+            let rested = Box::pin(pacer.rest(core, leg.link.deadline(), sent_bytes, alive)).await;
+            exchange.times.waited += core.clock.now() - since;
+            if !rested {
+                break Some(if leg.watched.client_is_gone() { Failure::ClientGone } else { Failure::ReadTimeout });
+            }
+        }
         let due = core.deadlines.after(upstream.timeouts.idle);
         leg.link.deadline().set(exchange.bounded(due), Expiry::ShutBoth);
         let (since, waited_since) = (core.deadlines.now(), core.clock.now());
@@ -185,7 +197,7 @@ pub(super) async fn send(
             drop(kept.take());
             content.readable().await;
         }
-        if wants_large {
+        if wants_large && pacer.is_none() {
             // Fewer and larger moves cost less from here on.
             kept = core.buffers.take_large().or(kept);
         }
@@ -223,6 +235,15 @@ pub(super) async fn send(
         return SentResponse::broken();
     }
     finish(core, leg, &content, reusable, &upstream.keep_alive).await
+}
+
+/// What keeps the response to its bandwidth, if it has one.
+fn pacer(core: &Core, exchange: &Exchange<'_>) -> Option<Box<Pacer>> {
+    let route = exchange.route()?;
+    if route.bandwidth == Bandwidth::default() {
+        return None;
+    }
+    Pacer::new(core, route.bandwidth, &route.name, exchange.address).map(Box::new)
 }
 
 /// How a response is passed on.
@@ -273,6 +294,14 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
         edits.add("Upgrade", &[view.field(Name::Upgrade).unwrap_or_default()]);
     } else if let connection @ ("close" | "keep-alive") = connection_field(exchange.keep_alive, exchange.version) {
         edits.add("Connection", &[connection.as_bytes()]);
+    }
+    edits.add_lines(exchange.told.as_bytes());
+    if !exchange.owed.is_empty() {
+        for name in limits::settle(core, exchange, view) {
+            let lines = table.lines().iter().enumerate();
+            let is_it = |line: &FieldLine| line.name_span.of(view.bytes).eq_ignore_ascii_case(name.as_bytes());
+            lines.filter(|(_, line)| is_it(line)).for_each(|(position, _)| edits.remove_line(position));
+        }
     }
     let is_event_stream = view.field(Name::ContentType).is_some_and(|value| value.starts_with(b"text/event-stream"));
     if !table.has(Name::Date) {

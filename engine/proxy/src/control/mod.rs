@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::Message;
 use crate::core::Shared;
+use crate::limits;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::{Address, Publication};
@@ -200,6 +201,9 @@ pub(crate) fn run(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()
     if let Some(admin) = &*lock(&control.admin) {
         admin.remove();
     }
+    if let Err(error) = limits::state::save_now(&control.shared) {
+        tracing::error!(%error, "what was used of quotas cannot be written");
+    }
     control.shared.access.finish();
     control.shared.diagnostics.finish();
     // A file that never ends to be read must not keep the process.
@@ -224,6 +228,7 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     tokio::spawn(certificates::watch(Arc::clone(control)));
     tokio::spawn(certificates::renew_tickets(Arc::clone(control)));
     tokio::spawn(Arc::clone(control).free_replaced());
+    tokio::spawn(limits::state::keep(Arc::clone(&control.shared)));
     let there = Arc::clone(control);
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {

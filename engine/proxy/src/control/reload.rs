@@ -13,6 +13,7 @@ use sluice_rules::snapshot::Snapshot;
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::{Control, NAMES_TIME_MAX, lock, watch};
+use crate::limits::Accounts;
 use crate::publish::{Publication, Successor};
 use crate::{Message, StartError, rt};
 
@@ -129,12 +130,16 @@ impl Control {
         let source = self.source.as_ref().ok_or(ReloadError::NoSource)?;
         let started = Instant::now();
         let (there, files) = (Arc::clone(source), self.watched.files());
+        let shared = Arc::clone(&self.shared);
         let before = self.shared.published.current();
         let read = tokio::task::spawn_blocking(move || {
             rt::stand_back();
             // Before it is read: what changes meanwhile is a change to be noticed.
             let print = watch::fingerprint(&files);
             let Reading { snapshot, effective, report, files: read } = there();
+            if let Some(snapshot) = snapshot.as_ref().filter(|snapshot| Accounts::are_needed(snapshot)) {
+                shared.accounts.get_or_init(|| Accounts::of(snapshot));
+            }
             let print = if read == files { print } else { watch::fingerprint(&read) };
             (snapshot.map(|snapshot| before.succeeded_by(snapshot)).transpose(), effective, report, read, print)
         });
@@ -229,6 +234,7 @@ fn next_start(now: &Snapshot, next: &Snapshot) -> Vec<&'static str> {
         ("runtime.cores", a.cores != b.cores),
         ("runtime.driver", a.driver != b.driver),
         ("runtime.memory", a.memory_bytes != b.memory_bytes),
+        ("limits.keys", now.accounts.keys != next.accounts.keys),
         ("admin", now.admin != next.admin),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

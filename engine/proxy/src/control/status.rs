@@ -75,6 +75,7 @@ pub(super) fn figures(control: &Control) -> String {
         configuration: publication.configuration,
         listeners: &publication.snapshot.listeners,
         tls: &publication.tls,
+        accounts: control.shared.accounts.get().map(|accounts| &accounts.table),
     })
 }
 

@@ -321,6 +321,7 @@ mod tests {
             destination: None,
             upstream_name: None,
             attempts: 0,
+            limit: None,
             status: 400,
             failure: None,
             phase: Phase::Head,

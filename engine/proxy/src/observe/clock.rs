@@ -38,6 +38,16 @@ impl Clock {
         self.started.elapsed().as_nanos() as Nanos
     }
 
+    /// How long after `earlier` it began.
+    pub(crate) fn behind(&self, earlier: Instant) -> Nanos {
+        self.started.saturating_duration_since(earlier).as_nanos() as Nanos
+    }
+
+    /// The wall's time at a reading of this clock, in seconds since 1970.
+    pub(crate) fn unix(&self, at: Nanos) -> u64 {
+        self.wall(at) / 1_000_000_000
+    }
+
     /// Compares both clocks.
     pub(crate) fn tick(&self) {
         let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);

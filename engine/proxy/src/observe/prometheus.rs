@@ -10,13 +10,14 @@ use sluice_rules::queue::Urgency;
 use sluice_rules::snapshot::{Listener, Upstream};
 use sluice_wire::h2::meter::Flood;
 
+use crate::limits::table::Table;
 use crate::tls::accept::{Kind, Reason};
 use crate::tls::server::Server;
 use crate::upstream::permits::Permits;
 
 use super::histogram::{DURATION_BOUNDS, Histogram, OVERHEAD_BOUNDS, SIZE_BOUNDS, Total};
 use super::metrics::{CoreMetrics, Counter};
-use super::series::{CLASSES, METHODS, QueueRefusal, SeriesTable};
+use super::series::{CLASSES, LimitSeries, METHODS, QueueRefusal, SeriesTable};
 
 /// Where the figures are found.
 pub(crate) struct Sources<'a> {
@@ -33,6 +34,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) listeners: &'a [Listener],
     /// How each of them is protected, if it is.
     pub(crate) tls: &'a [Option<Arc<Server>>],
+    /// The accounts of limits, if there are any.
+    pub(crate) accounts: Option<&'a Table>,
 }
 
 /// Nanoseconds in the unit that is told, which is seconds.
@@ -47,6 +50,7 @@ pub(crate) fn render(sources: &Sources<'_>) -> String {
     page.upstreams(sources);
     page.queues(sources);
     page.shed(sources);
+    page.limits(sources);
     page.own(sources);
     page.0
 }
@@ -254,6 +258,28 @@ impl Page {
         }
     }
 
+    /// What limits have decided, and the room for their keys.
+    fn limits(&mut self, sources: &Sources<'_>) {
+        let name = "sluice_limit_decisions_total";
+        self.family(name, "counter", "Requests that a limit was asked about, by what it decided.");
+        for (limit, cores) in &sources.series.limits {
+            let sum = |of: fn(&LimitSeries) -> &Counter| cores.all().map(|core| of(core).get()).sum::<u64>();
+            for (outcome, count) in [
+                ("allowed", sum(|core| &core.allowed)),
+                ("delayed", sum(|core| &core.delayed)),
+                ("refused", sum(|core| &core.refused)),
+                ("observed", sum(|core| &core.observed)),
+            ] {
+                let limit = escaped(limit);
+                self.put(format_args!("{name}{{limit=\"{limit}\",outcome=\"{outcome}\"}} {count}\n"));
+            }
+        }
+        let Some(table) = sources.accounts else { return };
+        let help = "Decisions about keys that shared an account with others for want of room.";
+        self.single("sluice_limit_crowded_total", "counter", help, table.crowded());
+        self.single("sluice_limit_table_bytes", "gauge", "Bytes of the table of limits.", table.bytes());
+    }
+
     /// The gateway itself.
     fn own(&mut self, sources: &Sources<'_>) {
         let accepted = sum(sources, |core| &core.connections_accepted);
@@ -339,6 +365,7 @@ mod tests {
             configuration: 3,
             listeners: &[],
             tls: &[],
+            accounts: None,
         })
     }
 

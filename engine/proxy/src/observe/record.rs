@@ -20,6 +20,8 @@ pub(crate) enum Phase {
     Route,
     /// It waited until the upstream may have one more request.
     Queue,
+    /// It was held back by a limit.
+    Limit,
     /// A connection to the upstream was being made.
     Connect,
     /// It was being sent, or its response's head was waited for.
@@ -37,6 +39,7 @@ impl Phase {
             Phase::Head => "head",
             Phase::Route => "route",
             Phase::Queue => "queue",
+            Phase::Limit => "limit",
             Phase::Connect => "connect",
             Phase::Wait => "wait",
             Phase::Response => "response",
@@ -149,6 +152,8 @@ pub(crate) struct Record<'a> {
     pub(crate) destination: Option<Destination>,
     pub(crate) upstream_name: Option<&'a str>,
     pub(crate) attempts: u32,
+    /// The limit that refused it or held it back, or would have if it did more than observe.
+    pub(crate) limit: Option<&'a str>,
     pub(crate) status: u16,
     pub(crate) failure: Option<Failure>,
     pub(crate) phase: Phase,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use sluice_rules::limit::LimitId;
 use sluice_rules::snapshot::{RouteId, Snapshot, UpstreamId};
 
 use super::histogram::{Durations, Sizes};
@@ -104,13 +105,28 @@ impl QueueRefusal {
     }
 }
 
-/// The figures of all routes and upstreams of a configuration.
+/// What one core counts of a limit: requests by what it decided.
+#[derive(Default)]
+pub(crate) struct LimitSeries {
+    /// They were let through.
+    pub(crate) allowed: Counter,
+    /// They were held back first.
+    pub(crate) delayed: Counter,
+    /// They were refused.
+    pub(crate) refused: Counter,
+    /// They would have been refused, by a limit that only observes.
+    pub(crate) observed: Counter,
+}
+
+/// The figures of all routes, upstreams and limits of a configuration.
 pub(crate) struct SeriesTable {
     /// By name; requests that no route was found for are under the empty name.
     pub(crate) routes: BTreeMap<String, Arc<PerCore<RouteSeries>>>,
     pub(crate) upstreams: BTreeMap<String, Arc<PerCore<UpstreamSeries>>>,
+    pub(crate) limits: BTreeMap<String, Arc<PerCore<LimitSeries>>>,
     by_route: Vec<Arc<PerCore<RouteSeries>>>,
     by_upstream: Vec<Arc<PerCore<UpstreamSeries>>>,
+    by_limit: Vec<Arc<PerCore<LimitSeries>>>,
     no_route: Arc<PerCore<RouteSeries>>,
     cores: usize,
 }
@@ -136,7 +152,10 @@ impl SeriesTable {
         let upstream_names = snapshot.upstreams.iter().map(|upstream| upstream.name.as_str());
         let by_upstream =
             upstream_names.map(|name| named(cores, name, before.map(|b| &b.upstreams), &mut upstreams)).collect();
-        SeriesTable { routes, upstreams, by_route, by_upstream, no_route, cores }
+        let mut limits = BTreeMap::new();
+        let limit_names = snapshot.limits.iter().map(|limit| limit.name.as_str());
+        let by_limit = limit_names.map(|name| named(cores, name, before.map(|b| &b.limits), &mut limits)).collect();
+        SeriesTable { routes, upstreams, limits, by_route, by_upstream, by_limit, no_route, cores }
     }
 
     /// How many cores there are.
@@ -147,6 +166,11 @@ impl SeriesTable {
     /// The figures of a route, or of requests without one.
     pub(crate) fn route(&self, route: Option<RouteId>, core: usize) -> &RouteSeries {
         route.map_or(&self.no_route, |route| &self.by_route[route.0 as usize]).of(core)
+    }
+
+    /// The figures of a limit.
+    pub(crate) fn limit(&self, limit: LimitId, core: usize) -> &LimitSeries {
+        self.by_limit[limit.0 as usize].of(core)
     }
 
     /// The figures of an upstream.

@@ -87,7 +87,7 @@ pub(crate) enum Watched {
 }
 
 impl Watched {
-    fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
+    pub(crate) fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
         if let Some(stream) = &exchange.stream {
             stream.ends_with_it(Some(Rc::clone(deadline)));
             return Watched::Stream(Rc::clone(stream));

@@ -99,12 +99,10 @@ impl<'s> Walk<'s> {
                 self.explanation.outcome = Outcome::Unanswered;
                 return self.explanation;
             }
-            Ok(Some(Reply { failure: Some(failure), .. })) | Err(failure) if self.is_grpc => {
-                Reply::grpc_failure(failure)
-            }
             Ok(Some(reply)) => reply,
             Err(failure) => Reply::failure(failure),
         };
+        let answer = if self.is_grpc { answer.for_grpc() } else { answer };
         // RFC 9110 §10.1.1: a client that waits for a 100 may or may not send its content now.
         let keep_alive = self.keep_alive && !self.expects_continue && !answer.failure.is_some_and(Failure::closes);
         let connection = connection_field(keep_alive, self.head.version);
