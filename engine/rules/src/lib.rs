@@ -11,6 +11,7 @@ pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod outgoing;
+pub mod prefixes;
 pub mod reply;
 pub mod retry;
 pub mod rewrite;
