@@ -3,9 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ipnet::IpNet;
 use sluice_rules::prefixes::Prefixes;
+use sluice_rules::protection::Subject;
+use sluice_rules::traffic::{Request, Tally, Window};
 
 /// Networks in a list.
 const NETWORKS: u64 = 1_000_000;
@@ -55,5 +57,24 @@ fn prefixes(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, prefixes);
+/// A request of one of few clients, and of one of so many that nearly each takes another's counter.
+fn traffic(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("request-of-a-client-among");
+    for clients in [100, 100_000] {
+        let mut state = 1;
+        let asked: Vec<Subject> = (0..1 << 16).map(|_| Subject::of(v4(next(&mut state) % clients))).collect();
+        let paths: Vec<String> = (0..clients.min(10_000)).map(|path| format!("/api/items/{path}")).collect();
+        let (mut window, mut turn) = (Window::new(7), 0);
+        group.bench_function(BenchmarkId::from_parameter(clients), |bencher| {
+            bencher.iter(|| {
+                turn = (turn + 1) % asked.len();
+                let path = paths[turn % paths.len()].as_bytes();
+                let tally = Tally::of(200, None);
+                window.record(&Request { client: asked[turn], path, user_agent: b"Mozilla/5.0 (X11; Linux)", tally });
+            });
+        });
+    }
+}
+
+criterion_group!(benches, prefixes, traffic);
 criterion_main!(benches);

@@ -174,6 +174,25 @@ impl<const MIN: u64, const MAX: u64> FromToml for PerSecond<MIN, MAX> {
     }
 }
 
+/// A share of a whole, from 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl FromToml for Percent {
+    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let value = quantity(node, "a share", "\"50%\"", units::percent, context)?;
+        let share = u8::try_from(value).ok().filter(|share| (1..=100).contains(share));
+        if share.is_none() {
+            out_of_range(node, "1%", "100%", context);
+        }
+        share.map(Percent)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text("a share from 1% to 100%".into())
+    }
+}
+
 /// Notes that a string is none of those that are known.
 pub(crate) fn no_choice(node: &Node, written: &str, known: &[&str], later: &[&str], context: &mut Context<'_>) {
     if later.contains(&written) && !node.substituted {

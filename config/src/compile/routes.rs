@@ -6,7 +6,7 @@ use sluice_rules::route::{Matcher, MethodSet, PathPattern, Router, Segment};
 use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{check_unique, listener_name, reach, target_policy, templates};
+use super::{check_unique, listener_name, protect, reach, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
@@ -37,7 +37,9 @@ impl Compiled {
 }
 
 /// Compiles all routes and notes what is wrong with them.
-pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
+///
+/// `asked` gets the indices of the access lists that they name.
+pub(super) fn compile(schema: &Schema, asked: &mut HashSet<usize>, context: &mut Context<'_>) -> Compiled {
     let mut used = HashSet::new();
     let mut names = HashMap::new();
     let mut routes = Some(Vec::new());
@@ -59,12 +61,14 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             Action::Redirect { .. } | Action::Respond { .. } => None,
         }));
         let rewrite = templates::rewrite(table, &matcher.path, context);
+        let access = protect::named(schema, &table.access, asked, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
             name: route_name(index, table),
             action,
             rewrite,
             timeout: table.timeout.given().map(|timeout| timeout.0),
+            access,
             body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),

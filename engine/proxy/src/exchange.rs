@@ -1,6 +1,6 @@
 //! The facts of one request, filled in from left to right as they become known.
 
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 
 use h2::Reason;
@@ -27,6 +27,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) client: &'c Client,
     /// The stream that it came by. `None`: by HTTP/1.1.
     pub(crate) stream: Option<Rc<ClientStream>>,
+    /// Whom it comes from: the peer, or whom trusted proxies name.
+    pub(crate) client_ip: IpAddr,
     /// The configuration that it began with and keeps.
     pub(crate) local: Rc<Local>,
     pub(crate) version: Version,
@@ -74,6 +76,7 @@ impl<'c> Exchange<'c> {
         Exchange {
             client,
             stream: None,
+            client_ip: client.peer.ip().to_canonical(),
             is_grpc: false,
             write_pace,
             local,
@@ -160,6 +163,7 @@ impl<'c> Exchange<'c> {
         self.bytes.received += request.map_or(0, |request| request.head.length as u64) + self.bytes.request_content;
         let record = Record {
             client: self.client.peer,
+            client_ip: self.client_ip,
             listener: &self.client.listener(&self.local).name,
             request,
             version: self.version,

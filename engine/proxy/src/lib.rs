@@ -18,6 +18,7 @@ mod prefix;
 mod publish;
 mod respond;
 mod rt;
+mod shield;
 mod tls;
 mod transport;
 mod upload;
@@ -45,6 +46,7 @@ use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
+use crate::shield::Shield;
 
 pub use crate::control::reload::{Effective, Reading, Source};
 pub use crate::rt::DriverError;
@@ -137,9 +139,12 @@ impl Gateway {
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
         let diagnostics = Diagnostics::start(&snapshot.log)?;
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
+        let shield = Shield::new(cores);
+        shield.prepare(&snapshot);
         let shared = Arc::new(Shared {
             access,
             diagnostics,
+            shield,
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -284,6 +289,7 @@ async fn beat(core: &Rc<Core>) {
             // Without requests nothing else would let go of what is replaced.
             drop(core.local());
             core.buffers.shrink();
+            core.hand_over_traffic();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
         core.metrics.busy_nanos.set(rt::thread_nanos());

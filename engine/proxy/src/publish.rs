@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use sluice_rules::access::{Access, Lists};
 use sluice_rules::snapshot::{Endpoint, Listener, Snapshot};
 
 use crate::listen::Door;
@@ -14,6 +15,7 @@ use crate::tls::server::{Server, ServerError};
 use crate::tls::tickets::Secrets;
 
 /// The configuration and what its names stand for now.
+#[derive(Clone)]
 pub(crate) struct Publication {
     /// The configuration.
     pub(crate) snapshot: Arc<Snapshot>,
@@ -25,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) tls: Vec<Option<Arc<Server>>>,
     /// For each upstream how connections to it are protected, if they are.
     pub(crate) clients: Vec<Option<Arc<Client>>>,
+    /// For each access list what is in its files now.
+    pub(crate) lists: Vec<Lists>,
     /// What session tickets are sealed with, unless a listener has something of its own.
     pub(crate) tickets: Arc<Secrets>,
     /// The figures of its routes and upstreams.
@@ -81,9 +85,19 @@ impl Published {
         let clients = Client::of(&snapshot.upstreams, &[])?;
         let addresses = snapshot.upstreams.iter().map(|upstream| fixed(&upstream.endpoints)).collect();
         let series = Arc::new(SeriesTable::new(cores, &snapshot));
-        let snapshot = Arc::new(snapshot);
-        let first =
-            Publication { snapshot, doors, addresses, tls, clients, tickets, series, configuration: 1, generation: 1 };
+        let (lists, snapshot) = (lists(&snapshot), Arc::new(snapshot));
+        let first = Publication {
+            snapshot,
+            doors,
+            addresses,
+            tls,
+            clients,
+            lists,
+            tickets,
+            series,
+            configuration: 1,
+            generation: 1,
+        };
         Ok(Published { generation: AtomicU64::new(1), current: ArcSwap::from_pointee(first) })
     }
 
@@ -109,6 +123,7 @@ impl Published {
         let before = self.current();
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
         let Successor { snapshot, tls, clients, series } = next;
+        let lists = lists(&snapshot);
         let tickets = Arc::clone(&before.tickets);
         self.publish(Publication {
             snapshot,
@@ -116,6 +131,7 @@ impl Published {
             addresses,
             tls,
             clients,
+            lists,
             tickets,
             series,
             configuration,
@@ -128,17 +144,15 @@ impl Published {
     #[must_use]
     pub(crate) fn set_addresses(&self, addresses: Vec<Vec<Address>>) -> Arc<Publication> {
         let before = self.current();
-        self.publish(Publication {
-            snapshot: Arc::clone(&before.snapshot),
-            doors: before.doors.clone(),
-            addresses,
-            tls: before.tls.clone(),
-            clients: before.clients.clone(),
-            tickets: Arc::clone(&before.tickets),
-            series: Arc::clone(&before.series),
-            configuration: before.configuration,
-            generation: before.generation + 1,
-        });
+        self.publish(Publication { addresses, generation: before.generation + 1, ..Publication::clone(&before) });
+        before
+    }
+
+    /// Replaces what is in the files of access lists, in the same manner.
+    #[must_use]
+    pub(crate) fn set_lists(&self, lists: Vec<Lists>) -> Arc<Publication> {
+        let before = self.current();
+        self.publish(Publication { lists, generation: before.generation + 1, ..Publication::clone(&before) });
         before
     }
 
@@ -156,6 +170,11 @@ fn protections(snapshot: &Snapshot, tickets: &Arc<Secrets>) -> Result<Vec<Option
         server.transpose().map(|server| server.map(Arc::new))
     };
     snapshot.listeners.iter().map(protection).collect()
+}
+
+/// What was in the files of access lists when the configuration was read.
+fn lists(snapshot: &Snapshot) -> Vec<Lists> {
+    snapshot.access.iter().map(Access::lists).collect()
 }
 
 fn fixed(endpoints: &[Endpoint]) -> Vec<Address> {

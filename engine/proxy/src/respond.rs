@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use sluice_rules::access;
 use sluice_rules::failure::Failure;
 use sluice_rules::guard::{self, Method};
 use sluice_rules::reply::Reply;
@@ -16,6 +17,7 @@ use sluice_wire::head::Request;
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
 use crate::rt::Buffer;
+use crate::shield::gate;
 use crate::upstream::{UpstreamResponse, forward};
 
 /// Where a response comes from.
@@ -33,6 +35,7 @@ pub(crate) async fn respond(
     scratch: &mut Scratch,
     input: &Buffer,
 ) -> Result<Response, Failure> {
+    gate::request(core, exchange).await?;
     let local = Rc::clone(&exchange.local);
     let listener = exchange.client.listener(&local);
     let request = Request { bytes: input.filled(), head: &scratch.request };
@@ -46,6 +49,8 @@ pub(crate) async fn respond(
     };
     exchange.route = Some(found.route);
     let route = local.snapshot().route(found.route);
+    access::pass(local.snapshot(), local.lists(), &route.access, exchange.client_ip, request)
+        .map_err(|(_, denial)| denial)?;
     let limit_bytes = guard::body_bytes_max(listener, route);
     guard::body(exchange.framing, limit_bytes)?;
     exchange.limit_content(limit_bytes, &route.trailers);

@@ -45,6 +45,14 @@ pub enum Failure {
     MethodNotAllowed,
     /// No route matches.
     NoRoute,
+    /// An access list does not let the client or its request pass.
+    AccessDenied,
+    /// The client is banned.
+    Banned,
+    /// The client is slowed down for what it did, and asks for more than it may.
+    Throttled,
+    /// The client is held up for what it did.
+    Tarpitted,
     /// The client went away while the upstream was at work.
     ClientGone,
     /// The client did not take the response within `timeouts.write`.
@@ -138,6 +146,8 @@ impl Failure {
             Failure::RequestMisdirected => 421,
             Failure::MethodNotAllowed => 405,
             Failure::NoRoute => 404,
+            Failure::AccessDenied | Failure::Banned => 403,
+            Failure::Throttled | Failure::Tarpitted => 429,
             // Nobody reads it; the code is the one that nginx made known for this in logs.
             Failure::ClientGone | Failure::WriteTimeout => 499,
             Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => 503,
@@ -180,6 +190,10 @@ impl Failure {
             Failure::BodyTooLarge => "body_too_large",
             Failure::MethodNotAllowed => "method_not_allowed",
             Failure::NoRoute => "no_route",
+            Failure::AccessDenied => "http_request_denied",
+            Failure::Banned => "banned",
+            Failure::Throttled => "throttled",
+            Failure::Tarpitted => "tarpitted",
             Failure::ClientGone => "client_gone",
             Failure::WriteTimeout => "write_timeout",
             Failure::OutOfMemory => "out_of_memory",
@@ -211,10 +225,16 @@ impl Failure {
     /// The error type in `Proxy-Status` (RFC 9209 §2.3): [`Failure::label`] where that is one.
     pub fn error_type(self) -> &'static str {
         match self.side() {
+            Side::Client if self.is_policy() => "http_request_denied",
             Side::Client => "http_request_error",
             Side::Gateway if self == Failure::OutOfMemory => "proxy_internal_error",
             Side::Gateway | Side::Upstream => self.label(),
         }
+    }
+
+    /// Whether the client is refused for who it is or what it did before, not for what is wrong with its request.
+    pub fn is_policy(self) -> bool {
+        matches!(self, Failure::AccessDenied | Failure::Banned | Failure::Throttled | Failure::Tarpitted)
     }
 
     /// The status of a gRPC call that ends so (gRPC, status codes and their use).
@@ -261,6 +281,10 @@ impl Failure {
             | Failure::MethodUnsupported
             | Failure::MethodNotAllowed
             | Failure::NoRoute
+            | Failure::AccessDenied
+            | Failure::Banned
+            | Failure::Throttled
+            | Failure::Tarpitted
             | Failure::ClientGone
             | Failure::WriteTimeout => Side::Client,
             Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::Internal => {
@@ -333,6 +357,8 @@ impl Failure {
             Failure::MethodUnsupported => "The method is not implemented here.",
             Failure::MethodNotAllowed => "The method is not allowed for this target.",
             Failure::NoRoute => "Nothing is served at this target.",
+            Failure::AccessDenied | Failure::Banned => "Access is denied.",
+            Failure::Throttled | Failure::Tarpitted => "There were too many requests from this address.",
             Failure::ClientGone | Failure::WriteTimeout => "The client has gone.",
             Failure::OutOfMemory | Failure::ConnectionLimit | Failure::DescriptorLimit | Failure::DnsError => {
                 "The service is overloaded or not available now."
@@ -358,8 +384,8 @@ impl Failure {
         }
     }
 
-    /// Whether the connection to the client cannot carry a further request, because where the next one would
-    /// start is not known.
+    /// Whether the connection to the client carries no further request: where the next one would start is not known,
+    /// or none is wanted.
     pub fn closes(self) -> bool {
         match self {
             Failure::RequestHead(_)
@@ -378,12 +404,16 @@ impl Failure {
             | Failure::WriteTimeout
             | Failure::OutOfMemory
             | Failure::ConnectionLimit
+            | Failure::Banned
+            | Failure::Tarpitted
             | Failure::Internal => true,
             Failure::RequestMisdirected
             | Failure::RequestUpgrade
             | Failure::Expectation
             | Failure::MethodNotAllowed
             | Failure::NoRoute
+            | Failure::AccessDenied
+            | Failure::Throttled
             | Failure::DnsError
             | Failure::ConnectionRefused
             | Failure::ConnectionTimeout
@@ -458,6 +488,8 @@ mod tests {
             Failure::RequestHost,
             Failure::HeaderTimeout,
             Failure::NoRoute,
+            Failure::AccessDenied,
+            Failure::Throttled,
             Failure::ClientGone,
             Failure::OutOfMemory,
             Failure::DnsError,

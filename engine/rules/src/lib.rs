@@ -4,16 +4,20 @@
 //! answers live traffic, the tests inside a configuration, property tests and fuzzers.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod admission;
 pub mod balance;
 pub mod check;
+pub mod client;
 pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod outgoing;
 pub mod prefixes;
+pub mod protection;
 pub mod reply;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod snapshot;
+pub mod traffic;

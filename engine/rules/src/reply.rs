@@ -69,7 +69,7 @@ impl Reply {
         put_field(&mut lines, "Content-Type", "application/problem+json");
         put_field(&mut lines, "Cache-Control", "no-store");
         put_field(&mut lines, "Proxy-Status", &format!("sluice; error={}", failure.error_type()));
-        if status == 503 {
+        if matches!(status, 429 | 503) {
             put_field(&mut lines, "Retry-After", "1");
         }
         Reply { status, lines, body: body.into_bytes(), failure: Some(failure) }

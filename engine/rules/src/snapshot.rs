@@ -20,7 +20,9 @@ pub use self::tls::{
     UnknownName, UpstreamHttp2, UpstreamProtocol, UpstreamTls,
 };
 
+use crate::access::{Access, AccessId};
 use crate::check::Test;
+use crate::protection::Protection;
 use crate::route::{Matcher, Router};
 
 /// Everything that a core needs to serve.
@@ -44,6 +46,10 @@ pub struct Snapshot {
     pub matchers: Vec<Matcher>,
     /// All upstreams. An [`UpstreamId`] is an index into it.
     pub upstreams: Vec<Upstream>,
+    /// Access lists. An [`AccessId`] is an index into it.
+    pub access: Vec<Access>,
+    /// What is done about clients that do harm. `None`: traffic is not analysed.
+    pub protection: Option<Protection>,
     /// What has to hold before this is applied.
     pub tests: Vec<Test>,
     /// Texts that came from outside of the file and are never printed, such as secrets.
@@ -67,6 +73,11 @@ impl Snapshot {
     /// What the route of this index matches.
     pub fn matcher(&self, id: RouteId) -> &Matcher {
         &self.matchers[id.0 as usize]
+    }
+
+    /// The access list of this index.
+    pub fn access(&self, id: AccessId) -> &Access {
+        &self.access[id.0 as usize]
     }
 
     /// The upstream of this index.
@@ -118,6 +129,8 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     /// Clients whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Access lists that a client's address has to pass before anything is read of it.
+    pub access: Vec<AccessId>,
     /// What happens to field names with an underscore.
     pub underscores: Underscores,
     /// How request targets are normalised.
@@ -158,6 +171,10 @@ pub struct ListenerLimits {
     pub request_line_bytes: usize,
     /// Open connections on this listener, over all cores.
     pub connections: usize,
+    /// Open connections of one client on this listener, over all cores. `None`: as many as there may be.
+    pub connections_per_client: Option<u32>,
+    /// New connections of one client on this listener a second, over all cores; as many may come at once.
+    pub new_connections_per_client: Option<u32>,
     /// Bytes of a request body, unless the route says otherwise.
     pub body_bytes: u64,
     /// Bytes per second below which a sender of a body or a reader of a response is given up. Time that is
@@ -175,6 +192,8 @@ impl ListenerLimits {
 /// How long a client may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// From the connection to the end of the TLS handshake, with the PROXY prefix before it.
+    pub handshake: Duration,
     /// From the first byte of a head to its last.
     pub header: Duration,
     /// From the end of a response to the next request.
@@ -211,6 +230,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// Bound on the whole exchange, from the complete head to the last byte of the response.
     pub timeout: Option<Duration>,
+    /// Access lists that a request has to pass.
+    pub access: Vec<AccessId>,
     /// Bytes of a request body, where the route says otherwise than the listener.
     pub body_bytes: Option<u64>,
     /// Protocols that a client may upgrade to, in lower case.

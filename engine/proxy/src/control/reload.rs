@@ -161,6 +161,7 @@ impl Control {
             self.doors().assign(&next.snapshot.listeners, &present.doors)?
         };
         let addresses = self.names.addresses(&next.snapshot);
+        self.shared.shield.prepare(&next.snapshot);
         let replaced = self.shared.published.replace(next, assigned.doors, addresses);
         self.replaced().push(replaced);
         *lock(&self.effective) = effective;
@@ -171,6 +172,7 @@ impl Control {
             self.shared.diagnostics.configure(&current.snapshot.log);
             self.names.renew(&current.snapshot);
             self.renewals.renewed.notify_one();
+            self.list_renewals.renewed.notify_one();
             (current.configuration, current.generation)
         };
         let mut all_sent = true;
