@@ -63,7 +63,7 @@ fn is_closed(site: &Site, last: u8) -> bool {
 /// What an admin endpoint says.
 fn admin(site: &Site, path: &str) -> String {
     let mut client = Client::connect(site.gateway.admin());
-    client.send(get(path));
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     client.response().text()
 }
 
