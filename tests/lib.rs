@@ -4,6 +4,7 @@
 //! test binary feeds them seeded mutations for a second.
 
 use sluice_load::message::{Body, Framing as StrictFraming, Inbox};
+use sluice_rules::prefixes;
 use sluice_wire::h1::body::{self, CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head};
 use sluice_wire::h1::encode::{self, Edits};
 use sluice_wire::h1::parse::{self, HeadLimits, Progress};
@@ -226,4 +227,18 @@ pub fn preface(bytes: &[u8]) {
     if let Ok(Some((_, length))) = prefix {
         assert!(length <= bytes.len().min(proxy_protocol::PREFIX_MAX));
     }
+}
+
+/// A list of networks that is accepted contains the first address of every line, however it is written.
+pub fn prefix_list(bytes: &[u8]) {
+    let Ok(list) = prefixes::parse_list(bytes) else { return };
+    let mut lines = 0;
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let Some(address) = line.split('/').next().filter(|address| !address.is_empty()) else { continue };
+        let address = address.parse().expect("an accepted line begins with an address");
+        assert!(list.contains(address), "{line}");
+        lines += 1;
+    }
+    assert_eq!(list.len(), lines);
 }

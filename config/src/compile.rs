@@ -6,16 +6,18 @@ mod expect;
 mod health;
 mod limit;
 mod operate;
+mod protect;
 mod reach;
 mod routes;
 mod templates;
 mod tls;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
+use sluice_rules::access::AccessId;
 use sluice_rules::route::Router;
 use sluice_rules::snapshot::{
     KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
@@ -46,11 +48,21 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     let upstreams: Vec<_> =
         upstreams.map(|(name, table)| upstream(name, table.as_ref(), &mut certificates, context)).collect();
     let limits = limit::limits(schema, context);
-    let compiled = routes::compile(schema, limits.as_deref(), context);
+    let access = protect::access(schema, context);
+    let mut asked = HashSet::new();
+    let compiled = routes::compile(schema, limits.as_deref(), &mut asked, context);
     check_unused(schema, &compiled, context);
-    let listeners = schema.listener.iter().enumerate();
-    let listeners =
-        listeners.map(|(index, table)| listener(table, compiled.router(index), &mut certificates, context)).collect();
+    let mut listeners = Vec::new();
+    for (index, table) in schema.listener.iter().enumerate() {
+        let access = protect::named(schema, &table.access, &mut asked, context);
+        protect::check_listener(schema, &access, table.access.given().and_then(|names| names.place), context);
+        listeners.push(listener(table, access, compiled.router(index), &mut certificates, context));
+    }
+    let is_whole = schema.route.complete && schema.listener.complete && !schema.route.doubtful.contains(&true);
+    if is_whole && !schema.listener.doubtful.contains(&true) {
+        protect::check_unused(schema, &asked, context);
+    }
+    let protection = protect::protection(schema, context);
     let (log, drain) = (operate::log(&schema.log, context), operate::drain(&schema.drain, context));
     let reload = Reload { watch: schema.reload.watch.value };
     let accounts = limit::accounts(schema, context);
@@ -69,6 +81,8 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
         upstreams: upstreams.into_iter().collect::<Option<_>>()?,
         limits: limits?,
         accounts,
+        access: access?,
+        protection,
         tests,
         hidden: Vec::new(),
     })
@@ -76,6 +90,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
 
 fn listener(
     table: &schema::Listener,
+    access: Vec<AccessId>,
     router: Router,
     certificates: &mut Certificates,
     context: &mut Context<'_>,
@@ -96,6 +111,7 @@ fn listener(
         limits: listener_limits(&table.limits, context),
         timeouts: listener_timeouts(&table.timeouts),
         trusted_proxies: networks(&table.trusted_proxies).collect(),
+        access,
         underscores: table.underscores.0,
         target: target_policy(table),
         router,
@@ -198,6 +214,8 @@ fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -
         header_fields: limits.header_fields.0 as usize,
         request_line_bytes: line.map_or(REQUEST_LINE_BYTES, |line| line.0).min(head) as usize,
         connections: limits.connections.0 as usize,
+        connections_per_client: limits.connections_per_client.given().map(|limit| limit.0 as u32),
+        new_connections_per_client: limits.new_connections_per_client.given().map(|rate| rate.0 as u32),
         body_bytes: limits.body.0,
         rate_min: limits.min_rate.0,
     }
@@ -205,6 +223,7 @@ fn listener_limits(limits: &schema::ListenerLimits, context: &mut Context<'_>) -
 
 fn listener_timeouts(timeouts: &schema::ListenerTimeouts) -> ListenerTimeouts {
     ListenerTimeouts {
+        handshake: timeouts.handshake.0,
         header: timeouts.header.0,
         keep_alive: timeouts.keep_alive.0,
         body: timeouts.body.0,

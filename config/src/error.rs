@@ -90,11 +90,11 @@ codes! {
     /// Two things of one name, address or key.
     ///
     /// The report cites both places where it can, also where they are in two files. Files that are included add to
-    /// arrays and to the names of `limit` and `upstream`; every other key stands in one file only.
+    /// arrays and to the names of `access`, `limit` and `upstream`; every other key stands in one file only.
     Duplicate = "duplicate",
     /// A name of something that does not exist.
     ///
-    /// A route names an upstream, a limit or a listener, or a test a route, that stands in none of the files. A listener
+    /// A route names an upstream, a limit, an access list or a listener, or a test a route, that stands in none of the files. A listener
     /// without a name is referred to by its address, a route without one as `route N`, counted from one.
     DanglingName = "dangling-name",
     /// A `{parameter}` that the path of the route does not have.

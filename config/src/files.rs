@@ -226,7 +226,7 @@ impl<'a> Files<'a> {
             match (&mut known.node.value, entry.node.value) {
                 (Value::List(items), Value::List(more)) if is_root => items.extend(more),
                 (Value::Table(table), Value::Table(more))
-                    if is_root && matches!(entry.key.as_str(), "limit" | "upstream") =>
+                    if is_root && matches!(entry.key.as_str(), "access" | "limit" | "upstream") =>
                 {
                     self.merge(table, more, false);
                 }
@@ -261,13 +261,27 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// The one function that reads a file.
-pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+fn read_up_to(file: std::fs::File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if read as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if read as u64 > bytes_max {
+        let why = format!("it is larger than {} MiB", bytes_max >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(bytes)
+}
+
+/// The bytes of a file.
+pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(std::fs::File::open(path)?, FILE_BYTES_MAX)
+}
+
+/// The bytes of a file with a bound of its own. A pipe would be waited for and a device may never end.
+pub(crate) fn read_bytes_up_to(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    read_up_to(std::fs::File::open(path)?, bytes_max)
 }
 
 /// Who may read and write a file, as the last nine bits of its mode.

@@ -11,6 +11,7 @@ mod describe;
 mod effective;
 pub mod error;
 mod files;
+pub mod lists;
 mod matching;
 pub mod read;
 pub mod schema;

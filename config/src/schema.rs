@@ -5,6 +5,7 @@ mod expect;
 mod health;
 mod limit;
 mod operate;
+mod protect;
 mod tls;
 mod wait;
 
@@ -13,7 +14,7 @@ use sluice_rules::snapshot::{Balance, Driver, PathParameters, Underscores};
 use crate::matching::{ByField, ByParameter, Host, Path, TemplateText, ValueMatch};
 use crate::read::{At, Context, FromToml, List, Named, Node, OneOrMany, Optional, Shape, Table, Value, choice, table};
 use crate::values::{
-    Address, ByteRate, Cores, FieldName, FieldValue, Int, Method, Name, Prefix, Protocol, Size, Target, Time,
+    Address, ByteRate, Cores, FieldName, FieldValue, Int, Method, Name, PerSecond, Prefix, Protocol, Size, Target, Time,
 };
 
 pub use self::cache::{BypassRule, Cache, CacheMethod, Freshness, KeyPart, Part, RouteCache, SetCookieName};
@@ -26,6 +27,7 @@ pub use self::limit::{
     RouteLimitsTable, Tiers, WindowName,
 };
 pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
+pub use self::protect::{Access, Protection, Step, Trip};
 pub use self::tls::{
     CertificateFiles, ClientMode, ClientTls, ListenerHttp2, ListenerProtocol, ListenerProtocolName, ListenerTls,
     ProxyProtocol, TlsVersionName, UnknownNameChoice, UpstreamHttp2, UpstreamProtocolName, UpstreamTls,
@@ -91,10 +93,14 @@ table! {
         /// is taken, then the one with the more exact path, then the one that names methods, then the one with more
         /// fields, then with more query parameters, then the first.
         route: At<List<Route>> = nothing(),
+        /// Who may come in and which requests may, by name.
+        access: At<Named<Access>> = no_keys(),
+        /// What is done about clients that ask for too much or for what is not there.
+        protection: Optional<Protection>,
         /// A request, and what is to become of it.
         test: At<List<Test>> = nothing(),
     }
-    later ["access", "acme", "auth", "control", "discovery", "metrics", "protection", "tls", "trace"];
+    later ["acme", "auth", "control", "discovery", "metrics", "tls", "trace"];
 }
 
 table! {
@@ -136,6 +142,8 @@ table! {
         timeouts: At<ListenerTimeouts> = no_keys(),
         /// Networks whose `Forwarded` and `X-Forwarded-*` fields are believed.
         trusted_proxies: At<List<Prefix>> = nothing(),
+        /// Access lists that a client's address has to pass, asked when it connects, in this order.
+        access: Optional<List<Name>>,
         /// What happens to field names with an underscore, which many applications take for a hyphen.
         underscores: At<UnderscoresName> = "refuse",
         /// Whether several slashes in a row become one.
@@ -176,17 +184,24 @@ table! {
         request_line_bytes: Optional<Size<64, { 60 * KIB }>>,
         /// Open connections, over all cores.
         connections: At<Int<1, 10_000_000>> = 100_000,
+        /// Open connections of one client, over all cores; of IPv6, a client is a /64. Those of trusted proxies do not
+        /// count. Without it, as many as there may be.
+        connections_per_client: Optional<Int<1, 1_000_000>>,
+        /// New connections of one client a second, over all cores; as many may come at once. Without it, no bound.
+        new_connections_per_client: Optional<PerSecond<1, 1_000_000>>,
         /// Bytes of a request body, unless the route says otherwise.
         body: At<BodySize> = "16MiB",
         /// Bytes per second below which a client that sends a body or reads a response is given up.
         min_rate: At<ByteRate> = "240B/s",
     }
-    later ["connections-per-client", "new-connections-per-client", "requests-per-connection"];
+    later ["requests-per-connection"];
 }
 
 table! {
     /// How long a client may take.
     pub struct ListenerTimeouts {
+        /// From the connection to the end of the TLS handshake, with the PROXY prefix before it.
+        handshake: At<ClientTime> = "10s",
         /// From the first byte of a head to its last.
         header: At<ClientTime> = "10s",
         /// From the end of a response to the next request.
@@ -200,7 +215,7 @@ table! {
         /// Without a byte in either direction of an upgraded connection.
         tunnel: At<ClientTime> = "1h",
     }
-    later ["handshake", "lifetime"];
+    later ["lifetime"];
 }
 
 table! {
@@ -291,6 +306,8 @@ table! {
         query: Optional<ByParameter>,
         /// Names of the listeners where it applies. Without it, all of them.
         listener: Optional<OneOrMany<Name>>,
+        /// Access lists that a request has to pass, in this order.
+        access: Optional<List<Name>>,
         /// The upstream that requests are sent to.
         upstream: Optional<Name>,
         /// Sends the client elsewhere.
@@ -317,7 +334,7 @@ table! {
             "content-digest", "repr-digest", "server-timing", "grpc-status", "grpc-message", "grpc-status-details-bin",
         ],
     }
-    later ["access", "auth", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
+    later ["auth", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
 }
 
 table! {

@@ -83,7 +83,7 @@ fn features_to_come_are_not_unknown_keys() {
     let cases: &[(String, &[&str])] = &[
         (listener("backlog = 128"), &["not-built-yet 3:1"]),
         (listener("protocols = ['h3']"), &["not-built-yet 3:14"]),
-        (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
+        (listener("limits.requests-per-connection = 1"), &["not-built-yet 3:8"]),
         (route("upstream = 'origin'\ncompress = {}"), &["not-built-yet 10:1"]),
         (route("upstream = 'origin'\npath = '/a'\ncache = { vary = [] }"), &["not-built-yet 11:11"]),
         (
@@ -690,6 +690,58 @@ fn the_admin_endpoints_are_for_this_machine() {
 }
 
 /// Which version of HTTP is spoken depends on whether there is TLS.
+#[test]
+fn protection_means_something() {
+    let ladder = |steps: &str| with(&format!("[protection]\nladder = [{steps}]"));
+    let listed = |lines: &str| {
+        let route = "[[route]]\npath = '/a'\nupstream = 'origin'\naccess = ['a']\n";
+        with(&format!("{route}[access.a]\n{lines}"))
+    };
+    let cases: &[(String, &[&str])] = &[
+        (listed("deny = ['10.0.0.0/8']"), &[]),
+        (
+            listed("allow-file = 'no-such-file'"),
+            &["unreadable 13:14 it is read as soon as it is there"],
+        ),
+        (
+            listed(""),
+            &["invalid-value 12:1 write deny = [\"203.0.113.0/24\"], allow = [...], or name a file by deny-file"],
+        ),
+        (listed("deny = ['10.0.0']"), &["invalid-value 13:9"]),
+        (listed("deny = ['10.0.0.1/8']"), &["invalid-value 13:9"]),
+        (listed("methods = []"), &["invalid-value 13:11 leave it out to let all methods pass"]),
+        (listed("methods = ['get']"), &["invalid-value 13:12"]),
+        (listed("denied = []"), &["unknown-key 13:1"]),
+        (route("path = '/a'\nupstream = 'origin'\naccess = ['b']"), &["dangling-name 11:11"]),
+        (
+            route("path = '/a'\nupstream = 'origin'\naccess = ['offce']\n[access.office]\nallow = ['::1']"),
+            &[
+                "dangling-name 11:11 did you mean `office`?",
+                "unused 12:9 write access = [\"office\"] on a route or a listener",
+            ],
+        ),
+        (listener("access = ['a']\n[access.a]\nmethods = ['GET']"), &["unused 3:10"]),
+        (listener("access = ['a', 'a']\n[access.a]\ndeny = ['::1']"), &["duplicate 3:16"]),
+        (listener("limits.new-connections-per-client = 200"), &["missing-unit 3:37 write the unit, like `\"100/s\"`"]),
+        (with("[protection]"), &[]),
+        (with("[protection]\nmode = 'enforced'"), &["invalid-value 9:8 did you mean `enforce`?"]),
+        (ladder("'throttle:30s', 'ban:10m'"), &[]),
+        (ladder("'trottle:30s'"), &["invalid-value 9:11 did you mean `throttle`?"]),
+        (ladder("'ban'"), &["invalid-value 9:11 write how long behind it, like `\"ban:10m\"`"]),
+        (ladder("'ban:10'"), &["invalid-value 9:11 write how long behind it, like `\"ban:10m\"`"]),
+        (ladder("'ban:100ms'"), &["invalid-value 9:11"]),
+        (ladder("'ban:10m', 'throttle:1m'"), &["conflict 9:22"]),
+        (ladder(""), &["invalid-value 9:10 to take no measures, write mode = \"observe\""]),
+        (with("[protection]\ntrip.errors = '0%'"), &["out-of-range 9:15"]),
+        (with("[protection]\ntrip.errors = 50"), &["missing-unit 9:15 write the unit, like `\"20%\"`"]),
+        (with("[protection]\ntrip.requests = '5/s'"), &["conflict 9:17"]),
+        (with("[protection]\nthrottle = '500/s'"), &["conflict 9:12"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
 #[test]
 fn protocols_go_with_tls() {
     let cases: &[(String, &[&str])] = &[

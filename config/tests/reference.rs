@@ -68,6 +68,9 @@ fn every_example_fits_the_json_schema() {
     let parse = |text: &str| object(DeTable::parse(text).unwrap().get_ref());
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         assert!(fits(&parse(&std::fs::read_to_string(&path).unwrap()), &schema), "{}", path.display());
     }
     for wrong in ["listner = []", "listener = [{}]", "runtime = { cores = 0 }", "route = [{ path = 1 }]"] {

@@ -128,6 +128,14 @@ fn prefaces() {
 }
 
 #[test]
+fn prefix_lists() {
+    for_a_second(
+        sluice_tests::prefix_list,
+        &[b"# bad\n203.0.113.0/24\r\n198.51.100.7\n", b"2001:db8::/32\n::ffff:10.0.0.0/104\n0.0.0.0/0\n::1"],
+    );
+}
+
+#[test]
 fn configurations() {
     for_a_second(
         sluice_tests::config,

@@ -29,6 +29,7 @@ mod http2;
 mod http2_attacks;
 mod logs;
 mod operate;
+mod protection;
 mod proxy_protocol;
 mod readme;
 mod reload;

@@ -7,7 +7,7 @@ use sluice_rules::route::{Matcher, MethodSet, PathPattern, Router, Segment};
 use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{cache, check_unique, limit, listener_name, reach, target_policy, templates};
+use super::{cache, check_unique, limit, listener_name, protect, reach, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
@@ -38,7 +38,14 @@ impl Compiled {
 }
 
 /// Compiles all routes and notes what is wrong with them.
-pub(super) fn compile(schema: &Schema, limits: Option<&[Limit]>, context: &mut Context<'_>) -> Compiled {
+///
+/// `asked` gets the indices of the access lists that they name.
+pub(super) fn compile(
+    schema: &Schema,
+    limits: Option<&[Limit]>,
+    asked: &mut HashSet<usize>,
+    context: &mut Context<'_>,
+) -> Compiled {
     let mut used = HashSet::new();
     let mut names = HashMap::new();
     let mut routes = Some(Vec::new());
@@ -63,12 +70,14 @@ pub(super) fn compile(schema: &Schema, limits: Option<&[Limit]>, context: &mut C
         let cache = cache::policy(schema, table, context);
         let limits = limit::applied(schema, limits, table, &matcher.path, context);
         let bandwidth = limit::bandwidth(table, context);
+        let access = protect::named(schema, &table.access, asked, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
             name: route_name(index, table),
             action,
             rewrite,
             timeout: table.timeout.given().map(|timeout| timeout.0),
+            access,
             priority: table.priority.given().map(|priority| priority.0),
             body_bytes: table.limits.given().and_then(|limits| limits.body()).map(|body| body.0),
             limits,

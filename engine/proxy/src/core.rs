@@ -1,6 +1,6 @@
 //! A core: one event loop and everything that is its own. Passed as `&Core`; no globals, no thread-locals.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -9,9 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use sluice_rules::access::Lists;
 use sluice_rules::overload::{Load, Shedding};
 use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
+use sluice_rules::traffic;
 use sluice_wire::authority::Authority;
 use sluice_wire::h1::encode::Edits;
 use sluice_wire::h2::meter::Flood;
@@ -29,6 +31,9 @@ use crate::observe::metrics::CoreMetrics;
 use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
 use crate::rt::{BufferPool, Mailbox};
+use crate::shield::Shield;
+use crate::shield::traffic::Seen;
+use crate::shield::verdicts::Verdicts;
 use crate::tls::server::Server;
 use crate::upstream::pool::{Endpoints, Pools};
 use crate::upstream::queue::{Line, Lines};
@@ -43,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) published: Published,
     pub(crate) access: Access,
     pub(crate) diagnostics: Diagnostics,
+    /// What keeps clients away that do harm.
+    pub(crate) shield: Shield,
     /// Set once: the process is about to end.
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
@@ -84,8 +91,20 @@ pub(crate) struct Core {
     #[expect(clippy::vec_box, reason = "a loan moves a pointer, not the tables")]
     scratches: RefCell<Vec<Box<Scratch>>>,
     random: Cell<u64>,
+    verdicts: RefCell<(u64, Arc<Verdicts>)>,
+    traffic: RefCell<Traffic>,
+    /// Requests that wait in the tar pit.
+    pub(crate) tarpitted: Cell<usize>,
     floods_quiet_until: Cell<Tick>,
     date: RefCell<(u64, String)>,
+}
+
+/// What a core sees of its traffic.
+#[derive(Default)]
+struct Traffic {
+    /// `None`: nobody wants to know.
+    window: Option<Box<traffic::Window>>,
+    since: Tick,
 }
 
 /// A core's own view of what is published, so that a request touches no shared count.
@@ -121,6 +140,11 @@ impl Local {
     pub(crate) fn tls(&self, door: u32) -> Option<&Arc<Server>> {
         let index = self.listeners.get(door as usize).copied().flatten()?;
         self.publication.tls.get(index as usize)?.as_ref()
+    }
+
+    /// What is in the files of access lists now.
+    pub(crate) fn lists(&self) -> &[Lists] {
+        &self.publication.lists
     }
 
     /// Where the figures of its routes and upstreams are.
@@ -172,6 +196,9 @@ impl Core {
             retired: RefCell::default(),
             scratches: RefCell::default(),
             floods_quiet_until: Cell::new(0),
+            verdicts: RefCell::default(),
+            traffic: RefCell::default(),
+            tarpitted: Cell::new(0),
             random: Cell::new((seed ^ (index as u64) << 32) | 1),
             date: RefCell::default(),
         })
@@ -256,6 +283,49 @@ impl Core {
                     "a core refuses the least urgent requests"
                 );
             }
+        }
+    }
+
+    /// What was decided of clients.
+    pub(crate) fn verdicts(&self) -> Ref<'_, Arc<Verdicts>> {
+        let published = &self.shared.shield.verdicts;
+        let generation = published.generation();
+        if self.verdicts.borrow().0 != generation {
+            self.verdicts.replace((generation, published.current()));
+        }
+        Ref::map(self.verdicts.borrow(), |(_, verdicts)| verdicts)
+    }
+
+    /// Nanoseconds since the gateway began to serve, alike on all cores. Reads the clock: not for each request.
+    pub(crate) fn nanos(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes in a request that has ended, for whoever looks who does harm.
+    pub(crate) fn seen(&self, request: &traffic::Request<'_>) {
+        let mut traffic = self.traffic.borrow_mut();
+        if traffic.window.is_none() {
+            traffic.window = self.shared.shield.traffic[self.index].empty();
+            traffic.since = self.deadlines.now();
+        }
+        if let Some(window) = &mut traffic.window {
+            window.record(request);
+        }
+    }
+
+    /// Hands what it has seen to the control thread, unless that is behind.
+    pub(crate) fn hand_over_traffic(&self) {
+        let exchanges = &self.shared.shield.traffic[self.index];
+        let mut traffic = self.traffic.borrow_mut();
+        let now = self.deadlines.now();
+        if traffic.window.is_none() {
+            return;
+        }
+        let Some(next) = exchanges.empty() else { return };
+        let ticks = now.saturating_sub(traffic.since).max(1);
+        traffic.since = now;
+        if let Some(window) = traffic.window.replace(next) {
+            exchanges.hand_over(Seen { window, ticks });
         }
     }
 

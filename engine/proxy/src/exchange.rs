@@ -29,6 +29,8 @@ pub(crate) struct Exchange<'c> {
     pub(crate) client: &'c Client,
     /// The stream that it came by. `None`: by HTTP/1.1.
     pub(crate) stream: Option<Rc<ClientStream>>,
+    /// Whom it comes from: the peer, or whom trusted proxies name.
+    pub(crate) client_ip: IpAddr,
     /// The configuration that it began with and keeps.
     pub(crate) local: Rc<Local>,
     pub(crate) version: Version,
@@ -49,8 +51,6 @@ pub(crate) struct Exchange<'c> {
     /// Content that is still to come.
     pub(crate) incoming: Option<Incoming>,
     pub(crate) route: Option<RouteId>,
-    /// The client, where proxies that are believed stand between.
-    pub(crate) address: IpAddr,
     /// The limit that did not simply let it through.
     pub(crate) limit: Option<LimitId>,
     /// What the client is told about its limits, in field lines.
@@ -84,6 +84,7 @@ impl<'c> Exchange<'c> {
         Exchange {
             client,
             stream: None,
+            client_ip: client.peer.ip().to_canonical(),
             is_grpc: false,
             write_pace,
             local,
@@ -97,7 +98,6 @@ impl<'c> Exchange<'c> {
             buffered_bytes: 0,
             incoming: None,
             route: None,
-            address: client.peer.ip(),
             limit: None,
             told: String::new(),
             owed: Vec::new(),
@@ -174,6 +174,7 @@ impl<'c> Exchange<'c> {
         self.bytes.received += request.map_or(0, |request| request.head.length as u64) + self.bytes.request_content;
         let record = Record {
             client: self.client.peer,
+            client_ip: self.client_ip,
             listener: &self.client.listener(&self.local).name,
             request,
             version: self.version,

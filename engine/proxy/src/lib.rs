@@ -19,6 +19,7 @@ mod prefix;
 mod publish;
 mod respond;
 mod rt;
+mod shield;
 mod tls;
 mod transport;
 mod upload;
@@ -48,6 +49,7 @@ use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
 use crate::rt::Mode;
+use crate::shield::Shield;
 use crate::upstream::permits::Permits;
 
 pub use crate::control::reload::{Effective, Reading, Source};
@@ -152,9 +154,12 @@ impl Gateway {
         }
         let limit_bytes = accounts.get().map_or(0, |accounts| accounts.table.bytes());
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
+        let shield = Shield::new(cores);
+        shield.prepare(&snapshot);
         let shared = Arc::new(Shared {
             access,
             diagnostics,
+            shield,
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -321,6 +326,7 @@ async fn beat(core: &Rc<Core>) {
             // Without requests nothing else would let go of what is replaced.
             drop(core.local());
             core.buffers.shrink();
+            core.hand_over_traffic();
         }
         core.metrics.buffer_bytes.set(core.buffers.in_use_bytes() as u64);
         core.metrics.busy_nanos.set(nanos);

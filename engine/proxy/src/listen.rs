@@ -9,7 +9,7 @@ use std::{io, ops};
 
 use sluice_rules::reply::OVERLOADED;
 
-use crate::conn::{self, Client};
+use crate::conn::{self, Client, Refusal};
 use crate::core::Core;
 use crate::deadline::{TICK, ticks};
 use crate::rt;
@@ -146,9 +146,11 @@ async fn accept(core: Rc<Core>, accepting: Rc<Accepting>) {
             Ok((stream, peer)) => {
                 core.metrics.connections_accepted.add(1);
                 match Client::admit(&core, Transport::Plain(stream.clone()), peer, &accepting.door) {
-                    Some(client) => conn::spawn(&core, client),
-                    None if core.local_of_door(accepting.door.id).tls(accepting.door.id).is_some() => {}
-                    None => rt::send_now(stream.fd(), OVERLOADED),
+                    Ok(client) => conn::spawn(&core, client),
+                    // To close it so costs least, and leaves nothing behind.
+                    Err(Refusal::Gate) => rt::reset_on_close(stream.fd()),
+                    Err(Refusal::Full) if core.local_of_door(accepting.door.id).tls(accepting.door.id).is_some() => {}
+                    Err(Refusal::Full) => rt::send_now(stream.fd(), OVERLOADED),
                 }
             }
             // What a socket says that was shut down (accept(2)).

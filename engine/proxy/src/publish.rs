@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use sluice_rules::access::{Access, Lists};
 use sluice_rules::queue::Nanos;
 use sluice_rules::snapshot::{Endpoint, Listener, Snapshot};
 
@@ -16,6 +17,7 @@ use crate::tls::tickets::Secrets;
 use crate::upstream::permits::Permits;
 
 /// The configuration and what its names stand for now.
+#[derive(Clone)]
 pub(crate) struct Publication {
     /// The configuration.
     pub(crate) snapshot: Arc<Snapshot>,
@@ -27,6 +29,8 @@ pub(crate) struct Publication {
     pub(crate) tls: Vec<Option<Arc<Server>>>,
     /// For each upstream how connections to it are protected, if they are.
     pub(crate) clients: Vec<Option<Arc<Client>>>,
+    /// For each access list what is in its files now.
+    pub(crate) lists: Vec<Lists>,
     /// What session tickets are sealed with, unless a listener has something of its own.
     pub(crate) tickets: Arc<Secrets>,
     /// For each upstream how many requests it may have, if that is bounded.
@@ -91,12 +95,14 @@ impl Published {
         let permits = Permits::of(&snapshot.upstreams, cores, &[]);
         configure(&snapshot, &permits, 0);
         let series = Arc::new(SeriesTable::new(cores, &snapshot));
+        let (lists, snapshot) = (lists(&snapshot), Arc::new(snapshot));
         let first = Publication {
-            snapshot: Arc::new(snapshot),
+            snapshot,
             doors,
             addresses,
             tls,
             clients,
+            lists,
             tickets,
             permits,
             series,
@@ -130,6 +136,7 @@ impl Published {
         let (configuration, generation) = (before.configuration + 1, before.generation + 1);
         let Successor { snapshot, tls, clients, permits, series } = next;
         configure(&snapshot, &permits, now);
+        let lists = lists(&snapshot);
         let tickets = Arc::clone(&before.tickets);
         self.publish(Publication {
             snapshot,
@@ -137,6 +144,7 @@ impl Published {
             addresses,
             tls,
             clients,
+            lists,
             tickets,
             permits,
             series,
@@ -150,18 +158,15 @@ impl Published {
     #[must_use]
     pub(crate) fn set_addresses(&self, addresses: Vec<Vec<Address>>) -> Arc<Publication> {
         let before = self.current();
-        self.publish(Publication {
-            snapshot: Arc::clone(&before.snapshot),
-            doors: before.doors.clone(),
-            addresses,
-            tls: before.tls.clone(),
-            clients: before.clients.clone(),
-            tickets: Arc::clone(&before.tickets),
-            permits: before.permits.clone(),
-            series: Arc::clone(&before.series),
-            configuration: before.configuration,
-            generation: before.generation + 1,
-        });
+        self.publish(Publication { addresses, generation: before.generation + 1, ..Publication::clone(&before) });
+        before
+    }
+
+    /// Replaces what is in the files of access lists, in the same manner.
+    #[must_use]
+    pub(crate) fn set_lists(&self, lists: Vec<Lists>) -> Arc<Publication> {
+        let before = self.current();
+        self.publish(Publication { lists, generation: before.generation + 1, ..Publication::clone(&before) });
         before
     }
 
@@ -188,6 +193,11 @@ fn protections(snapshot: &Snapshot, tickets: &Arc<Secrets>) -> Result<Vec<Option
         server.transpose().map(|server| server.map(Arc::new))
     };
     snapshot.listeners.iter().map(protection).collect()
+}
+
+/// What was in the files of access lists when the configuration was read.
+fn lists(snapshot: &Snapshot) -> Vec<Lists> {
+    snapshot.access.iter().map(Access::lists).collect()
 }
 
 fn fixed(endpoints: &[Endpoint]) -> Vec<Address> {

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use sluice_rules::client;
+use sluice_rules::access;
 use sluice_rules::failure::Failure;
 use sluice_rules::guard::{self, Method};
 use sluice_rules::limit::Facts;
@@ -20,6 +20,7 @@ use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
 use crate::limits::limit;
 use crate::rt::Buffer;
+use crate::shield::gate;
 use crate::upstream::{UpstreamResponse, forward, queue};
 
 /// Where a response comes from.
@@ -37,6 +38,7 @@ pub(crate) async fn respond(
     scratch: &mut Scratch,
     input: &Buffer,
 ) -> Result<Response, Failure> {
+    gate::request(core, exchange).await?;
     let local = Rc::clone(&exchange.local);
     let listener = exchange.client.listener(&local);
     let request = Request { bytes: input.filled(), head: &scratch.request };
@@ -50,14 +52,15 @@ pub(crate) async fn respond(
     };
     exchange.route = Some(found.route);
     let route = local.snapshot().route(found.route);
+    access::pass(local.snapshot(), local.lists(), &route.access, exchange.client_ip, request)
+        .map_err(|(_, denial)| denial)?;
     let limit_bytes = guard::body_bytes_max(listener, route);
     guard::body(exchange.framing, limit_bytes)?;
     exchange.limit_content(limit_bytes, &route.trailers);
     exchange.upgrade = guard::upgrade(route, request, exchange.connection, exchange.framing)?.cloned();
     exchange.due = guard::timeout(route, request, exchange.is_grpc).map(|timeout| core.deadlines.after(timeout));
-    exchange.address = client::address(listener, exchange.client.peer.ip(), request);
     if !route.limits.is_empty() {
-        let client = exchange.address;
+        let client = exchange.client_ip;
         let (host, path, params) = (scratch.authority.host(), scratch.target.path(), &found.params);
         let facts = Facts { client, request, host, path, params, route: &route.name };
         if let Some(refusal) = limit(core, exchange, &route.limits, &facts).await? {

@@ -1,6 +1,6 @@
-//! Who a request comes from, where proxies stand between.
+//! Who a request comes from: the peer of its connection, or whom trusted proxies name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sluice_wire::Name;
 use sluice_wire::fields;
@@ -8,22 +8,23 @@ use sluice_wire::head::Request;
 
 use crate::snapshot::Listener;
 
-/// Proxies that are looked behind, so that a long list costs no more than a short one.
-const HOPS_MAX: usize = 16;
-
-/// The client of a request that comes from `peer`: `peer` itself, unless it is a proxy that is believed. Then it is the
-/// last address of `X-Forwarded-For` that is no such proxy: what stands before that could be anybody's claim.
+/// The client of a request on a connection from `peer`, which is what its PROXY prefix said if it had one.
+///
+/// Each proxy adds whom it saw at the end of `X-Forwarded-For`, so the list is read from its end as long as what is
+/// read is trusted itself; what is before that, anyone may have written. `Forwarded` (RFC 7239) counts where there is
+/// no `X-Forwarded-For`, which nearly every proxy writes and so does not pass on as the client made it up. An entry
+/// that is no address ends the search: the proxy behind it is the nearest that is known.
 pub fn address(listener: &Listener, peer: IpAddr, request: Request<'_>) -> IpAddr {
     let mut client = peer.to_canonical();
     if !listener.trusts(client) {
         return client;
     }
-    let values: Vec<&[u8]> = request.head.fields.values(request.bytes, Name::XForwardedFor).collect();
-    let hops = values.iter().rev().flat_map(|value| fields::list(value).collect::<Vec<_>>().into_iter().rev());
-    for hop in hops.take(HOPS_MAX) {
-        // An address that cannot be read hides who came before it.
-        let Some(address) = parse(hop) else { break };
-        client = address.to_canonical();
+    let table = &request.head.fields;
+    let (name, read): (_, Read) =
+        if table.has(Name::XForwardedFor) { (Name::XForwardedFor, node) } else { (Name::Forwarded, forwarded) };
+    let mut entries: Vec<&[u8]> = table.values(request.bytes, name).flat_map(fields::list).collect();
+    while let Some(named) = entries.pop().and_then(read) {
+        client = named;
         if !listener.trusts(client) {
             break;
         }
@@ -31,12 +32,23 @@ pub fn address(listener: &Listener, peer: IpAddr, request: Request<'_>) -> IpAdd
     client
 }
 
-/// An address, perhaps with a port, which some proxies add.
-fn parse(text: &[u8]) -> Option<IpAddr> {
+/// How an entry of a list is read.
+type Read = fn(&[u8]) -> Option<IpAddr>;
+
+/// An address, with or without a port, with or without brackets.
+fn node(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text).ok()?;
-    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(address, _)| address);
-    let bare = bare.unwrap_or(text);
-    bare.parse().ok().or_else(|| bare.rsplit_once(':').filter(|(host, _)| !host.contains(':'))?.0.parse().ok())
+    let bare = || text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok();
+    let address = text.parse::<SocketAddr>().ok().map(|address| address.ip()).or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+/// The `for` of an element of `Forwarded`.
+fn forwarded(element: &[u8]) -> Option<IpAddr> {
+    let is_for = |pair: &&[u8]| pair.len() > 4 && pair[..4].eq_ignore_ascii_case(b"for=");
+    let pair = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).find(is_for)?;
+    let value = &pair[4..];
+    node(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -44,18 +56,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_may_have_ports_and_brackets() {
+    fn entries_are_addresses_in_every_form_that_is_in_use() {
+        let ip = |text: &str| text.parse::<IpAddr>().ok();
         for (text, expected) in [
-            ("192.0.2.1", Some("192.0.2.1")),
-            ("192.0.2.1:80", Some("192.0.2.1")),
-            ("2001:db8::1", Some("2001:db8::1")),
-            ("[2001:db8::1]", Some("2001:db8::1")),
-            ("[2001:db8::1]:80", Some("2001:db8::1")),
+            ("192.0.2.1", ip("192.0.2.1")),
+            ("192.0.2.1:80", ip("192.0.2.1")),
+            ("2001:db8::1", ip("2001:db8::1")),
+            ("[2001:db8::1]", ip("2001:db8::1")),
+            ("[2001:db8::1]:80", ip("2001:db8::1")),
+            ("::ffff:192.0.2.1", ip("192.0.2.1")),
             ("unknown", None),
+            ("_hidden", None),
             ("", None),
-            ("a:80", None),
         ] {
-            assert_eq!(parse(text.as_bytes()), expected.and_then(|text| text.parse().ok()), "{text}");
+            assert_eq!(node(text.as_bytes()), expected, "{text}");
+        }
+        for (element, expected) in [
+            ("for=192.0.2.1", ip("192.0.2.1")),
+            ("proto=https; For=\"[2001:db8::1]:4711\"", ip("2001:db8::1")),
+            ("for=unknown", None),
+            ("by=192.0.2.1", None),
+        ] {
+            assert_eq!(forwarded(element.as_bytes()), expected, "{element}");
         }
     }
 }

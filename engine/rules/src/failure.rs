@@ -47,6 +47,14 @@ pub enum Failure {
     NoRoute,
     /// The client has asked for more than a limit of the route allows.
     RateLimited,
+    /// An access list does not let the client or its request pass.
+    AccessDenied,
+    /// The client is banned.
+    Banned,
+    /// The client is slowed down for what it did, and asks for more than it may.
+    Throttled,
+    /// The client is held up for what it did.
+    Tarpitted,
     /// The client went away while the upstream was at work.
     ClientGone,
     /// The client did not take the response within `timeouts.write`.
@@ -156,6 +164,8 @@ impl Failure {
             Failure::NoRoute => 404,
             // RFC 6585 §4
             Failure::RateLimited => 429,
+            Failure::AccessDenied | Failure::Banned => 403,
+            Failure::Throttled | Failure::Tarpitted => 429,
             // Nobody reads it; the code is the one that nginx made known for this in logs.
             Failure::ClientGone | Failure::WriteTimeout => 499,
             Failure::OutOfMemory
@@ -206,6 +216,10 @@ impl Failure {
             Failure::MethodNotAllowed => "method_not_allowed",
             Failure::NoRoute => "no_route",
             Failure::RateLimited => "rate_limited",
+            Failure::AccessDenied => "http_request_denied",
+            Failure::Banned => "banned",
+            Failure::Throttled => "throttled",
+            Failure::Tarpitted => "tarpitted",
             Failure::ClientGone => "client_gone",
             Failure::WriteTimeout => "write_timeout",
             Failure::OutOfMemory => "out_of_memory",
@@ -241,7 +255,7 @@ impl Failure {
     /// The error type in `Proxy-Status` (RFC 9209 §2.3): [`Failure::label`] where that is one.
     pub fn error_type(self) -> &'static str {
         match self.side() {
-            Side::Client if self == Failure::RateLimited => "http_request_denied",
+            Side::Client if self.is_policy() => "http_request_denied",
             Side::Client => "http_request_error",
             Side::Gateway | Side::Upstream => match self {
                 Failure::OutOfMemory => "proxy_internal_error",
@@ -258,8 +272,18 @@ impl Failure {
     pub fn retry_after(self) -> Option<u16> {
         match self {
             Failure::QueueFull { retry_after } | Failure::QueueTimeout { retry_after } => Some(retry_after),
+            // Who is looked at each second; a limit tells by itself when it has room.
+            Failure::Throttled | Failure::Tarpitted => Some(1),
             other => (other.status() == 503).then_some(1),
         }
+    }
+
+    /// Whether the client is refused for who it is or what it did before, not for what is wrong with its request.
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Failure::RateLimited | Failure::AccessDenied | Failure::Banned | Failure::Throttled | Failure::Tarpitted
+        )
     }
 
     /// The status of a gRPC call that ends so (gRPC, status codes and their use).
@@ -307,6 +331,10 @@ impl Failure {
             | Failure::MethodNotAllowed
             | Failure::NoRoute
             | Failure::RateLimited
+            | Failure::AccessDenied
+            | Failure::Banned
+            | Failure::Throttled
+            | Failure::Tarpitted
             | Failure::ClientGone
             | Failure::WriteTimeout => Side::Client,
             Failure::OutOfMemory
@@ -385,6 +413,8 @@ impl Failure {
             Failure::MethodNotAllowed => "The method is not allowed for this target.",
             Failure::NoRoute => "Nothing is served at this target.",
             Failure::RateLimited => "Too many requests; try again later.",
+            Failure::AccessDenied | Failure::Banned => "Access is denied.",
+            Failure::Throttled | Failure::Tarpitted => "There were too many requests from this address.",
             Failure::ClientGone | Failure::WriteTimeout => "The client has gone.",
             Failure::OutOfMemory
             | Failure::ConnectionLimit
@@ -415,8 +445,8 @@ impl Failure {
         }
     }
 
-    /// Whether the connection to the client cannot carry a further request, because where the next one would
-    /// start is not known.
+    /// Whether the connection to the client carries no further request: where the next one would start is not known,
+    /// or none is wanted.
     pub fn closes(self) -> bool {
         match self {
             Failure::RequestHead(_)
@@ -435,6 +465,8 @@ impl Failure {
             | Failure::WriteTimeout
             | Failure::OutOfMemory
             | Failure::ConnectionLimit
+            | Failure::Banned
+            | Failure::Tarpitted
             | Failure::Internal => true,
             Failure::RequestMisdirected
             | Failure::RequestUpgrade
@@ -445,6 +477,8 @@ impl Failure {
             | Failure::QueueTimeout { .. }
             | Failure::Overloaded
             | Failure::RateLimited
+            | Failure::AccessDenied
+            | Failure::Throttled
             | Failure::DnsError
             | Failure::DestinationUnavailable
             | Failure::ConnectionRefused
@@ -521,6 +555,8 @@ mod tests {
             Failure::HeaderTimeout,
             Failure::NoRoute,
             Failure::RateLimited,
+            Failure::AccessDenied,
+            Failure::Throttled,
             Failure::ClientGone,
             Failure::OutOfMemory,
             Failure::QueueFull { retry_after: 2 },

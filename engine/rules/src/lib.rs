@@ -4,6 +4,7 @@
 //! answers live traffic, the tests inside a configuration, property tests and fuzzers.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod admission;
 pub mod balance;
 pub mod cache;
@@ -17,9 +18,12 @@ pub mod health;
 pub mod limit;
 pub mod outgoing;
 pub mod overload;
+pub mod prefixes;
+pub mod protection;
 pub mod queue;
 pub mod reply;
 pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod snapshot;
+pub mod traffic;

@@ -71,13 +71,23 @@ pub struct Overrides {
     pub networks: Vec<(IpNet, Option<Meter>)>,
 }
 
-/// What is done about a request that does not fit.
+/// What a limit, or the protection, does about what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It is refused, or held back.
+    /// It acts: a request is refused or held back, a measure is taken.
     Enforce,
-    /// It is counted.
+    /// It counts and tells.
     Observe,
+}
+
+impl Mode {
+    /// The word for it in files and events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+        }
+    }
 }
 
 /// What clients are told of a limit.

@@ -28,9 +28,11 @@ pub use self::tls::{
 
 pub use self::wait::{Concurrency, FairBy, UrgencyFrom, Waiting};
 
+use crate::access::{Access, AccessId};
 use crate::check::Test;
 use crate::limit::{Applied, Limit, LimitId};
 use crate::overload::Thresholds;
+use crate::protection::Protection;
 use crate::queue::Urgency;
 use crate::route::{Matcher, Router};
 
@@ -63,6 +65,10 @@ pub struct Snapshot {
     pub limits: Vec<Limit>,
     /// Where accounts of limits are kept.
     pub accounts: Accounts,
+    /// Access lists. An [`AccessId`] is an index into it.
+    pub access: Vec<Access>,
+    /// What is done about clients that do harm. `None`: traffic is not analysed.
+    pub protection: Option<Protection>,
     /// What has to hold before this is applied.
     pub tests: Vec<Test>,
     /// Texts that came from outside of the file and are never printed, such as secrets.
@@ -91,6 +97,11 @@ impl Snapshot {
     /// The limit of this index.
     pub fn limit(&self, id: LimitId) -> &Limit {
         &self.limits[id.0 as usize]
+    }
+
+    /// The access list of this index.
+    pub fn access(&self, id: AccessId) -> &Access {
+        &self.access[id.0 as usize]
     }
 
     /// The upstream of this index.
@@ -162,6 +173,8 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     /// Clients whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Access lists that a client's address has to pass before anything is read of it.
+    pub access: Vec<AccessId>,
     /// What happens to field names with an underscore.
     pub underscores: Underscores,
     /// How request targets are normalised.
@@ -202,6 +215,10 @@ pub struct ListenerLimits {
     pub request_line_bytes: usize,
     /// Open connections on this listener, over all cores.
     pub connections: usize,
+    /// Open connections of one client on this listener, over all cores. `None`: as many as there may be.
+    pub connections_per_client: Option<u32>,
+    /// New connections of one client on this listener a second, over all cores; as many may come at once.
+    pub new_connections_per_client: Option<u32>,
     /// Bytes of a request body, unless the route says otherwise.
     pub body_bytes: u64,
     /// Bytes per second below which a sender of a body or a reader of a response is given up. Time that is
@@ -219,6 +236,8 @@ impl ListenerLimits {
 /// How long a client may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// From the connection to the end of the TLS handshake, with the PROXY prefix before it.
+    pub handshake: Duration,
     /// From the first byte of a head to its last.
     pub header: Duration,
     /// From the end of a response to the next request.
@@ -255,6 +274,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// Bound on the whole exchange, from the complete head to the last byte of the response.
     pub timeout: Option<Duration>,
+    /// Access lists that a request has to pass.
+    pub access: Vec<AccessId>,
     /// Bytes of a request body, where the route says otherwise than the listener.
     pub body_bytes: Option<u64>,
     /// How much its requests matter, whatever they say themselves.
@@ -280,6 +301,7 @@ impl Route {
             action: Action::Respond { status: 200, fields: Vec::new(), body: Vec::new() },
             rewrite: Rewrite::default(),
             timeout: None,
+            access: Vec::new(),
             body_bytes: None,
             priority: None,
             limits: Vec::new(),

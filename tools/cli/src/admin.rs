@@ -40,7 +40,7 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// An answer: its status code and its content.
-struct Answer {
+pub(crate) struct Answer {
     status: u16,
     content: String,
 }
@@ -86,7 +86,8 @@ pub(crate) fn drain(whom: &Whom) -> ExitCode {
     }))
 }
 
-fn ended(outcome: Result<bool, String>) -> ExitCode {
+/// The exit code of what was asked, and why it was not done.
+pub(crate) fn ended(outcome: Result<bool, String>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -107,14 +108,21 @@ impl Whom {
         }
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
+        self.ask_with(method, path, "")
+    }
+
+    /// Asks with content, which is JSON.
+    pub(crate) fn ask_with(&self, method: &str, path: &str, content: &str) -> Result<Answer, String> {
         let address = self.address()?;
         let failed = |error: io::Error| format!("no answer from a gateway at {address}: {error}");
         let mut stream = connect(&address).map_err(failed)?;
         // Whoever listens there is asked by the address: a name might be refused.
         let host = if address.contains('/') { "localhost" } else { &address };
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let length = content.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{content}"
+        );
         stream.write_all(request.as_bytes()).map_err(failed)?;
         let mut answer = String::new();
         stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).map_err(failed)?;
@@ -164,7 +172,7 @@ fn parse(answer: &str) -> Option<Answer> {
 
 impl Answer {
     /// Its content, if it has this status.
-    fn json(&self, status: u16) -> Result<Value, String> {
+    pub(crate) fn json(&self, status: u16) -> Result<Value, String> {
         let json = serde_json::from_str(&self.content).ok().filter(|_| self.status == status);
         json.ok_or_else(|| format!("the gateway answers {}: {}", self.status, self.content.trim_end()))
     }

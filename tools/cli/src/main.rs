@@ -5,6 +5,7 @@ mod cert;
 mod check;
 mod demo;
 mod explain;
+mod protection;
 mod proxy;
 mod run;
 mod status;
@@ -14,6 +15,7 @@ use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -66,6 +68,19 @@ enum Command {
     Drain {
         #[command(flatten)]
         whom: Whom,
+    },
+    /// Print who loads a running gateway now and why, and what is done about whom
+    Top {
+        /// Print it again and again, this often, such as 1s
+        #[arg(long, value_name = "TIME", value_parser = protection::time)]
+        every: Option<Duration>,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Close the connections of a network, on a running gateway
+    Ban {
+        #[command(subcommand)]
+        command: BanCommand,
     },
     /// Say what would happen to a request and why, from the code that serves traffic; without one, list the routes
     Explain {
@@ -129,6 +144,35 @@ enum Command {
 }
 
 #[derive(Subcommand)]
+enum BanCommand {
+    /// Ban an address or a network until its time has passed, the ban is lifted or the gateway ends
+    Add {
+        /// An address, or a network such as 203.0.113.0/24
+        network: String,
+        /// How long, such as 10m; without it, for good
+        #[arg(long = "for", value_name = "TIME", value_parser = protection::time)]
+        time: Option<Duration>,
+        /// Why, for those who will ask
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Print what is banned, by operators and by the ladder
+    List {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Lift a ban, whoever has made it
+    Remove {
+        /// The address or the network, as it is listed
+        network: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+}
+
+#[derive(Subcommand)]
 enum CertCommand {
     /// Make certificates to try TLS with: an authority, and what it signs; nothing is overwritten
     Local {
@@ -160,6 +204,12 @@ fn main() -> ExitCode {
         Command::Status { whom, format } => admin::status(&whom, format),
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
+        Command::Top { every, whom } => protection::top(&whom, every),
+        Command::Ban { command } => match command {
+            BanCommand::Add { network, time, reason, whom } => protection::add(&whom, &network, time, &reason),
+            BanCommand::List { whom } => protection::list(&whom),
+            BanCommand::Remove { network, whom } => protection::remove(&whom, &network),
+        },
         Command::Explain { file, method, url, fields, client_ip, http2, format } => {
             let asked = method.as_deref().zip(url.as_deref());
             let question = asked.map(|(method, url)| Question { method, url, fields: &fields, client_ip, http2 });

@@ -24,6 +24,8 @@ use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
 use crate::prefix;
 use crate::rt::{self, Buffer, SMALL};
+use crate::shield::Gate;
+use crate::shield::gate::{self, Counted};
 use crate::tls::accept::{self, Identity};
 use crate::transport::Transport;
 
@@ -40,16 +42,27 @@ pub(crate) struct Client {
     pub(crate) identity: Option<Box<Identity>>,
     /// Whether it has sent a request already.
     pub(crate) served: Cell<bool>,
+    /// Counts it among the connections of its address. Not those of trusted proxies.
+    counted: Option<Counted>,
     open: Open,
 }
 
 impl Client {
-    /// Takes in a connection that was accepted. `None`: the listener has as many as it may have.
-    pub(crate) fn admit(core: &Core, stream: Transport, peer: SocketAddr, door: &Arc<Door>) -> Option<Client> {
+    /// Takes in a connection that was accepted.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admit(core: &Core, stream: Transport, peer: SocketAddr, door: &Arc<Door>) -> Result<Client, Refusal> {
         let local = core.local_of_door(door.id);
-        let config = local.listener(door.id)?;
-        let open = Open::count(core, door, config.limits.connections)?;
-        Some(Client {
+        let config = local.listener(door.id).ok_or(Refusal::Full)?;
+        // Who it is that connects through a proxy is known once its prefix was read.
+        let counted = if config.expects_prefix(peer.ip()) {
+            None
+        } else {
+            gate::admit(core, &local, config, door.id, peer.ip())?
+        };
+        let open = Open::count(core, door, config.limits.connections).ok_or(Refusal::Full)?;
+        Ok(Client {
             deadline: core.deadlines.watch(stream.fd()),
             stream,
             door: door.id,
@@ -57,6 +70,7 @@ impl Client {
             hop: config.hop(peer.ip()),
             identity: None,
             served: Cell::new(false),
+            counted,
             open,
         })
     }
@@ -135,6 +149,20 @@ impl Client {
     }
 }
 
+/// Why a connection is not served.
+pub(crate) enum Refusal {
+    /// The listener has as many as it may have.
+    Full,
+    /// The gate refuses its client.
+    Gate,
+}
+
+impl From<Gate> for Refusal {
+    fn from(_: Gate) -> Self {
+        Refusal::Gate
+    }
+}
+
 /// Serves a connection from its first byte to its end.
 pub(crate) fn spawn(core: &Rc<Core>, client: Client) {
     let core = Rc::clone(core);
@@ -153,17 +181,24 @@ pub(crate) fn spawn(core: &Rc<Core>, client: Client) {
     });
 }
 
-/// Takes what comes before HTTP, within the time for a head. `None`: the connection is over.
+/// Takes what comes before HTTP, within the time for a handshake. `None`: the connection is over.
 async fn prepare(core: &Rc<Core>, mut client: Client) -> Option<Client> {
     let local = client.local(core);
-    client.deadline.set_after(client.listener(&local).timeouts.header, Expiry::ShutBoth);
+    client.deadline.set_after(client.listener(&local).timeouts.handshake, Expiry::ShutBoth);
     if client.listener(&local).expects_prefix(client.peer.ip()) {
         let Transport::Plain(stream) = &client.stream else { return None };
         match prefix::take(stream).await {
             Ok(None) => {}
             Ok(Some(source)) => {
                 client.peer = source;
-                client.hop = client.listener(&local).hop(source.ip());
+                let listener = client.listener(&local);
+                match gate::admit(core, &local, listener, client.door, source.ip()) {
+                    Ok(counted) => (client.hop, client.counted) = (listener.hop(source.ip()), counted),
+                    Err(_) => {
+                        client.stream.abort();
+                        return None;
+                    }
+                }
             }
             Err(error) => {
                 core.metrics.prefix_errors.add(1);

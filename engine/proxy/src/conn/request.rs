@@ -33,6 +33,7 @@ pub(super) fn admit(
     let client = exchange.client;
     let listener = client.listener(&exchange.local);
     let address = || client.stream.local_address().ok();
+    exchange.client_ip = sluice_rules::client::address(listener, client.peer.ip(), request);
     let admitted = admission::admit(listener, request, address, target, authority)?;
     client.check_authority(authority.host())?;
     exchange.framing = admitted.framing;

@@ -243,7 +243,7 @@ fn pacer(core: &Core, exchange: &Exchange<'_>) -> Option<Box<Pacer>> {
     if route.bandwidth == Bandwidth::default() {
         return None;
     }
-    Pacer::new(core, route.bandwidth, &route.name, exchange.address).map(Box::new)
+    Pacer::new(core, route.bandwidth, &route.name, exchange.client_ip).map(Box::new)
 }
 
 /// How a response is passed on.

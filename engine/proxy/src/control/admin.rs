@@ -1,4 +1,4 @@
-//! The admin endpoints: is it alive, is it ready, what does it do; and two that change something.
+//! The admin endpoints: is it alive, is it ready, what does it do, who does harm; and some that change something.
 //!
 //! `openapi.json` describes them; a test holds the table of paths to it.
 
@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use serde_json::json;
 use sluice_rules::snapshot::Admin;
 use socket2::{Domain, SockAddr, Type};
@@ -33,6 +34,12 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// A core that has not beaten for this long is stuck.
 const BEAT_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of what an admin request may bring.
+const BODY_BYTES_MAX: usize = 4096;
+
+/// How long a ban may be that ends by itself: a year.
+const BAN_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
 /// What the endpoints are, in OpenAPI's form.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -51,10 +58,14 @@ enum Endpoint {
     OpenApi,
     Reload,
     Drain,
+    Protection,
+    Bans,
+    Ban,
+    Lift,
 }
 
 /// All there is, by path and by the method that it takes. HEAD goes with GET.
-const ENDPOINTS: [(&str, Method, Endpoint); 8] = [
+const ENDPOINTS: [(&str, Method, Endpoint); 12] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
@@ -63,6 +74,10 @@ const ENDPOINTS: [(&str, Method, Endpoint); 8] = [
     ("/api/openapi.json", Method::GET, Endpoint::OpenApi),
     ("/api/reload", Method::POST, Endpoint::Reload),
     ("/api/drain", Method::POST, Endpoint::Drain),
+    ("/api/protection", Method::GET, Endpoint::Protection),
+    ("/api/protection/bans", Method::GET, Endpoint::Bans),
+    ("/api/protection/bans", Method::POST, Endpoint::Ban),
+    ("/api/protection/bans", Method::DELETE, Endpoint::Lift),
 ];
 
 /// Where admin requests come in.
@@ -195,20 +210,14 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, control: Arc<Co
 
 async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    let Some((path, allowed, endpoint)) = ENDPOINTS.iter().find(|(path, ..)| *path == request.uri().path()) else {
-        let paths: Vec<&str> = ENDPOINTS.iter().map(|(path, ..)| *path).collect();
-        return Ok(response(StatusCode::NOT_FOUND, TEXT, format!("try one of {}\n", paths.join(", "))));
+    let path = request.uri().path();
+    let here = || ENDPOINTS.iter().filter(|(known, ..)| *known == path);
+    let Some((_, _, endpoint)) = here().find(|(_, allowed, _)| allowed == method) else {
+        return Ok(not_served(path, &here().map(|(_, method, _)| method.as_str()).collect::<Vec<_>>()));
     };
-    if method != allowed {
-        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} takes {allowed}\n"));
-        if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
-            refused.headers_mut().insert(ALLOW, allowed);
-        }
-        return Ok(refused);
-    }
     let is_loopback = super::lock(&control.admin).as_ref().is_some_and(|admin| admin.is_loopback);
     if path.starts_with("/api/")
-        && let Err(why) = from_this_site(request.headers(), method == Method::POST, is_loopback)
+        && let Err(why) = from_this_site(request.headers(), method != Method::GET, is_loopback)
     {
         return Ok(response(StatusCode::FORBIDDEN, TEXT, format!("{why}\n")));
     }
@@ -220,7 +229,7 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
         Endpoint::Metrics => response(
             StatusCode::OK,
             "text/plain; version=0.0.4",
-            status::figures(&control) + &status::reload_metrics(&control),
+            status::figures(&control) + &status::reload_metrics(&control) + &control.protection_metrics(),
         ),
         Endpoint::Status => response(StatusCode::OK, JSON, status::status(&control).to_string()),
         Endpoint::Config => {
@@ -247,7 +256,75 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
             control.drain_asked.notify_one();
             response(StatusCode::ACCEPTED, JSON, json!({ "state": "draining" }).to_string())
         }
+        Endpoint::Protection => response(StatusCode::OK, JSON, control.protection().to_string()),
+        Endpoint::Bans => response(StatusCode::OK, JSON, control.bans().to_string()),
+        Endpoint::Ban => match Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await {
+            Ok(body) => ban(&control, &body.to_bytes()),
+            Err(_) => response(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "the content is too large or was cut\n"),
+        },
+        Endpoint::Lift => lift(&control, request.uri().query().unwrap_or_default()),
     })
+}
+
+/// What is asked for is not there, or not by this method.
+fn not_served(path: &str, allowed: &[&str]) -> Response<Full<Bytes>> {
+    if allowed.is_empty() {
+        let mut paths: Vec<&str> = ENDPOINTS.iter().map(|(path, ..)| *path).collect();
+        paths.dedup();
+        return response(StatusCode::NOT_FOUND, TEXT, format!("try one of {}\n", paths.join(", ")));
+    }
+    let allowed = allowed.join(", ");
+    let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{path} takes {allowed}\n"));
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        refused.headers_mut().insert(ALLOW, allowed);
+    }
+    refused
+}
+
+/// Bans the network that a JSON object names: `{"network": "203.0.113.0/24", "seconds": 600, "reason": "..."}`.
+fn ban(control: &Control, body: &[u8]) -> Response<Full<Bytes>> {
+    let refused = |why: &str| response(StatusCode::UNPROCESSABLE_ENTITY, TEXT, format!("{why}\n"));
+    let Ok(asked) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return refused("the content is no JSON");
+    };
+    let Some(network) = asked["network"].as_str().and_then(network) else {
+        return refused("`network` has to be an address or a network such as 203.0.113.0/24");
+    };
+    let time = match &asked["seconds"] {
+        serde_json::Value::Null => None,
+        seconds => match seconds.as_u64().filter(|seconds| (1..=BAN_SECONDS_MAX).contains(seconds)) {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => {
+                return refused("`seconds` has to be a whole number from 1 to 31536000; without it, it is for good");
+            }
+        },
+    };
+    match control.ban(network, time, asked["reason"].as_str().unwrap_or_default()) {
+        Ok(()) => response(StatusCode::OK, JSON, json!({ "banned": network.to_string() }).to_string()),
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+/// Lifts the ban of the network that a query names: `network=203.0.113.0/24`.
+fn lift(control: &Control, query: &str) -> Response<Full<Bytes>> {
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("network="));
+    let asked =
+        asked.map(|asked| asked.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":").replace("%3a", ":"));
+    let Some(network) = asked.as_deref().and_then(network) else {
+        let why = "the query has to name a network, as network=203.0.113.0/24\n";
+        return response(StatusCode::UNPROCESSABLE_ENTITY, TEXT, why);
+    };
+    if control.lift(network) {
+        response(StatusCode::OK, JSON, json!({ "lifted": network.to_string() }).to_string())
+    } else {
+        response(StatusCode::NOT_FOUND, TEXT, format!("{network} is not banned\n"))
+    }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    Some(IpNet::trunc(&network))
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

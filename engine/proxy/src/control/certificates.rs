@@ -4,7 +4,7 @@
 //! The folders are watched, and looked at each minute all the same: not every file system tells of changes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -40,7 +40,7 @@ impl Renewals {
     }
 
     /// Takes note of what came of a file. `told` are the errors that were told of already.
-    fn note(&self, file: &PathBuf, outcome: Result<bool, String>, told: &mut HashMap<PathBuf, String>) {
+    pub(super) fn note(&self, file: &Path, outcome: Result<bool, String>, told: &mut HashMap<PathBuf, String>) {
         match outcome {
             Ok(changed) => {
                 told.remove(file);
@@ -53,7 +53,7 @@ impl Renewals {
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(file = %file.display(), %error, "a changed file cannot be used; what was read before stays in use");
-                told.insert(file.clone(), error);
+                told.insert(file.to_owned(), error);
             }
         }
     }

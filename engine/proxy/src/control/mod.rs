@@ -4,7 +4,9 @@ pub(crate) mod admin;
 mod certificates;
 pub(crate) mod doors;
 mod health;
+mod lists;
 mod names;
+mod protection;
 pub(crate) mod reload;
 mod status;
 mod watch;
@@ -31,6 +33,7 @@ use certificates::Renewals;
 use doors::Doors;
 use health::Checks;
 use names::Names;
+use protection::Protector;
 use reload::{Configured, Effective, Outcomes, Source};
 use watch::Watched;
 
@@ -63,6 +66,9 @@ pub(crate) struct Control {
     changing: tokio::sync::Mutex<()>,
     reloads: Outcomes,
     renewals: Renewals,
+    /// The same of the files of access lists.
+    list_renewals: Renewals,
+    protector: Mutex<Protector>,
     /// Configurations that were replaced and that a core may still hold.
     replaced: Mutex<Vec<Arc<Publication>>>,
     drain_asked: Notify,
@@ -100,6 +106,8 @@ impl Control {
             changing: tokio::sync::Mutex::default(),
             reloads: Outcomes::default(),
             renewals: Renewals::default(),
+            list_renewals: Renewals::default(),
+            protector: Mutex::default(),
             replaced: Mutex::default(),
             drain_asked: Notify::new(),
         }
@@ -227,6 +235,8 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     tokio::spawn(watch::watch(Arc::clone(control)));
     tokio::spawn(certificates::watch(Arc::clone(control)));
     tokio::spawn(certificates::renew_tickets(Arc::clone(control)));
+    tokio::spawn(lists::watch(Arc::clone(control)));
+    tokio::spawn(protection::watch(Arc::clone(control)));
     tokio::spawn(Arc::clone(control).free_replaced());
     tokio::spawn(limits::state::keep(Arc::clone(&control.shared)));
     let there = Arc::clone(control);

@@ -167,6 +167,7 @@ impl Control {
             self.doors().assign(&next.snapshot.listeners, &present.doors)?
         };
         let addresses = self.addresses(&next.snapshot);
+        self.shared.shield.prepare(&next.snapshot);
         let now = self.shared.started.elapsed().as_nanos() as Nanos;
         let replaced = self.shared.published.replace(next, assigned.doors, addresses, now);
         self.replaced().push(replaced);
@@ -179,6 +180,7 @@ impl Control {
             self.names.renew(&current.snapshot);
             self.checks.renewed.notify_one();
             self.renewals.renewed.notify_one();
+            self.list_renewals.renewed.notify_one();
             (current.configuration, current.generation)
         };
         let mut all_sent = true;

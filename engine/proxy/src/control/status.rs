@@ -92,5 +92,11 @@ pub(super) fn reload_metrics(control: &Control) -> String {
     for (outcome, count) in control.renewals.all() {
         let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
     }
+    let name = "sluice_access_list_reloads_total";
+    let help = "Files of access lists that were read again since they had changed, by outcome.";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (outcome, count) in control.list_renewals.all() {
+        let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
+    }
     out + &control.checks.metrics()
 }

@@ -312,6 +312,7 @@ mod tests {
     fn record(host: &str) -> Record<'_> {
         Record {
             client: ([127, 0, 0, 1], 1).into(),
+            client_ip: [127, 0, 0, 1].into(),
             listener: "main",
             request: None,
             version: Version::Http11,

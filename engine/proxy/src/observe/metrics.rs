@@ -6,6 +6,7 @@ use sluice_rules::failure::Failure;
 use sluice_rules::queue::Urgency;
 use sluice_wire::h2::meter::Flood;
 
+use crate::shield::Gate;
 use crate::tls::accept::{Kind, Reason};
 
 use super::histogram::Overheads;
@@ -48,6 +49,10 @@ pub(crate) struct CoreMetrics {
     pub(crate) accept_errors: Counter,
     /// Connections that had to begin with a PROXY prefix and did not.
     pub(crate) prefix_errors: Counter,
+    /// Connections that the gate refused, by why.
+    pub(crate) gate_refusals: [Counter; Gate::ALL.len()],
+    /// Connections that there was no room to count for their client.
+    pub(crate) gate_uncounted: Counter,
     pub(crate) tunnels_open: Counter,
     pub(crate) requests: Counter,
     pub(crate) requests_active: Counter,

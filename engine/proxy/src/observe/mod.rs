@@ -10,17 +10,37 @@ pub(crate) mod prometheus;
 pub(crate) mod record;
 pub(crate) mod series;
 
+use sluice_rules::access::USER_AGENT;
+use sluice_rules::protection::Subject;
+use sluice_rules::traffic::{self, Tally};
+
 use crate::core::{Core, Local};
 pub(crate) use histogram::DURATION_BOUNDS;
 use histogram::{OVERHEAD_BOUNDS, SIZE_BOUNDS};
 use record::{Phase, Record};
 use series::{class_index, method_index};
 
+/// Has it known who asks for what.
+fn seen(core: &Core, record: &Record<'_>) {
+    let target = record.request.map_or(&[][..], |request| request.target());
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let user_agent = record.request.and_then(|request| request.head.fields.values_of(request.bytes, USER_AGENT).next());
+    core.seen(&traffic::Request {
+        client: Subject::of(record.client_ip),
+        path,
+        user_agent: user_agent.unwrap_or_default(),
+        tally: Tally::of(record.status, record.failure),
+    });
+}
+
 /// Takes in what has happened to a request.
 pub(crate) fn ended(core: &Core, local: &Local, record: &Record<'_>) {
     let metrics = &core.metrics;
     if let Some(config) = &local.snapshot().log.access {
         core.access.log(&core.clock, metrics, config, record);
+    }
+    if local.snapshot().protection.is_some() {
+        seen(core, record);
     }
     let class = class_index(record.status);
     metrics.responses[class].add(1);

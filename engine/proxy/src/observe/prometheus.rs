@@ -11,6 +11,7 @@ use sluice_rules::snapshot::{Listener, Upstream};
 use sluice_wire::h2::meter::Flood;
 
 use crate::limits::table::Table;
+use crate::shield::Gate;
 use crate::tls::accept::{Kind, Reason};
 use crate::tls::server::Server;
 use crate::upstream::permits::Permits;
@@ -287,6 +288,15 @@ impl Page {
         let refused = sum(sources, |core| &core.connections_refused);
         let help = "Client connections refused for want of room.";
         self.single("sluice_connections_refused_total", "counter", help, refused);
+        let name = "sluice_gate_refusals_total";
+        self.family(name, "counter", "Client connections that were closed at once, by why.");
+        for gate in Gate::ALL {
+            let count = sources.cores.iter().map(|core| core.gate_refusals[gate as usize].get()).sum::<u64>();
+            self.put(format_args!("{name}{{reason=\"{}\"}} {count}\n", gate.label()));
+        }
+        let uncounted = sum(sources, |core| &core.gate_uncounted);
+        let help = "Client connections that there was no room to count for their client.";
+        self.single("sluice_gate_uncounted_total", "counter", help, uncounted);
         let open = sum(sources, |core| &core.connections_open);
         self.single("sluice_connections_open", "gauge", "Client connections open now.", open);
         let errors = sum(sources, |core| &core.accept_errors);

@@ -1,6 +1,6 @@
 //! What is known of a request once it has ended: plain facts, from which logs and figures are made.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sluice_rules::failure::Failure;
 use sluice_rules::snapshot::{RouteId, UpstreamId};
@@ -140,6 +140,8 @@ pub(crate) struct Destination {
 /// One request that has ended.
 pub(crate) struct Record<'a> {
     pub(crate) client: SocketAddr,
+    /// Whom it comes from: the peer, or whom trusted proxies name.
+    pub(crate) client_ip: IpAddr,
     /// The name of the listener.
     pub(crate) listener: &'a str,
     /// The request as it came. `None`: it was none.

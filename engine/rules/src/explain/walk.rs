@@ -14,8 +14,10 @@ use sluice_wire::head::{Request, RequestHead};
 use sluice_wire::target::{Target, TargetError};
 use sluice_wire::writer::Writer;
 
+use crate::access::{self, Access, AccessId, Denial, Lists};
 use crate::admission::{self, Admitted};
 use crate::check::{Scheme, TestRequest};
+use crate::client;
 use crate::failure::Failure;
 use crate::guard::{self, Method};
 use crate::outgoing::Outgoing;
@@ -42,6 +44,8 @@ pub(super) struct Walk<'s> {
     head: RequestHead,
     target: Target,
     authority: Authority,
+    /// Who it comes from: whoever connects, or whom trusted proxies name.
+    client: IpAddr,
     is_head: bool,
     is_grpc: bool,
     expects_continue: bool,
@@ -74,6 +78,7 @@ impl<'s> Walk<'s> {
             head: RequestHead::default(),
             target: Target::default(),
             authority: Authority::default(),
+            client,
             is_head: false,
             is_grpc: false,
             expects_continue: false,
@@ -83,6 +88,10 @@ impl<'s> Walk<'s> {
 
     /// Walks as far as the request comes, and notes what is sent or answered in the end.
     pub(super) fn go(mut self, with_misses: bool) -> Explanation {
+        if self.connects().is_err() {
+            self.explanation.outcome = Outcome::Unanswered;
+            return self.explanation;
+        }
         let begun = listen::connect(self.listener, self.asked, &mut self.explanation.steps);
         let ended = match begun {
             Begun::Http1 | Begun::Http2 => self.read_head(begun == Begun::Http2).and_then(|()| self.steps(with_misses)),
@@ -151,6 +160,7 @@ impl<'s> Walk<'s> {
         };
         let route = self.snapshot.route(found.route);
         self.found(route, found, request);
+        self.access(route, request)?;
         self.limits(route, &admitted)?;
         let upgrade = guard::upgrade(route, request, admitted.connection, admitted.framing);
         let upgrade =
@@ -229,6 +239,7 @@ impl<'s> Walk<'s> {
         let admitted = admitted.and_then(|admitted| serves.then_some(admitted).ok_or(Failure::RequestMisdirected));
         let why = |admitted: &Admitted| words::admitted(admitted, request.head.version);
         let admitted = self.step("admission", admitted, why)?;
+        self.client = client::address(self.listener, self.explanation.client, request);
         self.expects_continue = admitted.expects_continue;
         self.keep_alive = admitted.connection.persists(request.head.version);
         self.explanation.target = Some(words::normalised(request, &self.target, &self.authority, self.listener.target));
@@ -260,6 +271,49 @@ impl<'s> Walk<'s> {
             let of = if is_asked { "the request".to_owned() } else { format!("route {}", route.name) };
             let what = "from the complete head to the last byte of the response";
             self.explanation.timeouts.push(Bound { key, of, time, what });
+        }
+    }
+
+    /// The access lists of the route, with what their files had when the configuration was read.
+    fn access(&mut self, route: &Route, request: Request<'_>) -> Result<(), Failure> {
+        if route.access.is_empty() {
+            return Ok(());
+        }
+        let passed = access::pass(self.snapshot, &self.lists(), &route.access, self.client, request);
+        self.asked_access("access", &route.access, passed)
+    }
+
+    /// Those of the listener, which are asked when the client connects.
+    fn connects(&mut self) -> Result<(), Failure> {
+        if self.listener.access.is_empty() {
+            return Ok(());
+        }
+        let address = self.explanation.client;
+        let passed = access::pass_address(self.snapshot, &self.lists(), &self.listener.access, address);
+        self.asked_access("connection", &self.listener.access, passed)
+    }
+
+    fn lists(&self) -> Vec<Lists> {
+        self.snapshot.access.iter().map(Access::lists).collect()
+    }
+
+    fn asked_access(
+        &mut self,
+        step: &'static str,
+        ids: &[AccessId],
+        passed: Result<(), (AccessId, Denial)>,
+    ) -> Result<(), Failure> {
+        match passed {
+            Ok(()) => {
+                let names: Vec<String> = ids.iter().map(|id| format!("`{}`", self.snapshot.access(*id).name)).collect();
+                self.note(step, Decision::GoOn, format!("{} passes {}", self.client, names.join(", ")));
+                Ok(())
+            }
+            Err((id, denial)) => {
+                let why = words::denied(&self.snapshot.access(id).name, denial, self.client);
+                self.note(step, Decision::Refused, why);
+                Err(denial.into())
+            }
         }
     }
 

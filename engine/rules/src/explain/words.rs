@@ -11,6 +11,7 @@ use sluice_wire::head::Request;
 use sluice_wire::target::{Form, PathParameters, Policy, Target};
 use sluice_wire::{Name, Version};
 
+use crate::access::Denial;
 use crate::admission::Admitted;
 use crate::failure::Failure;
 use crate::outgoing::Outgoing;
@@ -117,6 +118,16 @@ pub(super) fn client(address: IpAddr, trusted: bool, claims: bool) -> String {
         (true, false) => format!("{address} is in `trusted-proxies`, and says nothing of its client"),
         (false, true) => format!("{address} is not in `trusted-proxies`: what it says of its client is dropped"),
         (false, false) => format!("{address} is the client itself"),
+    }
+}
+
+/// Why an access list does not let something pass.
+pub(super) fn denied(name: &str, denial: Denial, client: IpAddr) -> String {
+    match denial {
+        Denial::Denied => format!("`{name}` denies {client}"),
+        Denial::NotAllowed => format!("`{name}` does not allow {client}"),
+        Denial::Method => format!("`{name}` does not allow the method"),
+        Denial::UserAgent => format!("`{name}` denies the user agent"),
     }
 }
 

@@ -119,7 +119,8 @@ impl Field {
 }
 
 impl ValuePattern {
-    fn matches(&self, value: &[u8]) -> bool {
+    /// Whether a value is what it must be.
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
         match self {
             ValuePattern::Exact(text) => text.as_bytes() == value,
             ValuePattern::Regex(regex) => str::from_utf8(value).is_ok_and(|value| regex.is_match(value)),
