@@ -30,6 +30,7 @@ mod http2_attacks;
 mod logs;
 mod operate;
 mod proxy_protocol;
+mod queue;
 mod readme;
 mod reload;
 mod requests;

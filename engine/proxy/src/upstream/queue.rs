@@ -375,7 +375,7 @@ impl Line {
             loop {
                 let now = core.clock.now();
                 line.expire(&core, now);
-                let Some(next) = line.queue.borrow().next_expiry(now) else { break };
+                let Some(next) = line.queue.borrow().next_expiry() else { break };
                 let pause = Duration::from_nanos(next.saturating_sub(now));
                 rt::sleep(pause.clamp(LOOK_AFTER_MIN, LOOK_EVERY)).await;
             }
