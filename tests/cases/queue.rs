@@ -231,6 +231,25 @@ both_drivers! {
         assert_eq!(seen.targets(), ["/hold", "/first", "/high", "/normal", "/unknown"]);
     }
 
+    /// Who matters less has to leave on whatever core it waits, and whoever matters more comes to.
+    fn the_less_urgent_leave_on_other_cores_as_well(driver: &str) {
+        let gate = Gate::new();
+        let (origin, seen) = gated(&gate);
+        let queue = "concurrency = 1\nqueue = { depth = 6, max-wait = \"9s\", priority = \"header:x-priority\" }";
+        let site = Site::new(driver, &setup(queue, 3), origin);
+        let mut first = send(&site, &["/hold"], "");
+        assert!(eventually(|| seen.now() == 1));
+        let mut low = send(&site, &["/low"; 6], "X-Priority: low\r\n");
+        await_waiting(&site, 6);
+        let mut high = send(&site, &["/high"; 6], "X-Priority: high\r\n");
+        low.iter_mut().for_each(|client| assert_eq!(client.response().status(), 503));
+        await_waiting(&site, 6);
+        assert_eq!(site.ask(get("/high", "X-Priority: high\r\n")).status(), 503, "it matters no more than they do");
+        gate.open();
+        first.iter_mut().chain(&mut high).for_each(|client| assert_eq!(client.response().status(), 200));
+        assert_eq!((seen.most(), seen.targets().len()), (1, 7));
+    }
+
     /// RFC 9218, and only from whom it is believed.
     fn the_priority_field_is_believed_from_whom_it_should(driver: &str) {
         for (trusted, expected) in [("127.0.0.0/8", ["/hold", "/b", "/a"]), ("10.0.0.0/8", ["/hold", "/a", "/b"])] {
