@@ -31,6 +31,7 @@ mod logs;
 mod operate;
 mod protection;
 mod proxy_protocol;
+mod queue;
 mod readme;
 mod reload;
 mod requests;

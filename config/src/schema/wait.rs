@@ -65,8 +65,9 @@ impl FromToml for Percent {
 }
 
 table! {
-    /// How requests wait for an upstream that has as many as it may have. The more urgent go first. While more come
-    /// than are served, the newest go first, and whoever has waited for long is refused.
+    /// How requests wait for an upstream that has as many as it may have. The more urgent go first. While the oldest
+    /// have waited for more than a quarter of what they may, the newest go first, so that who is served has hardly
+    /// waited.
     pub struct Queue {
         /// How many may wait, over all cores. 0: none.
         depth: At<Int<0, 100_000>> = 100,

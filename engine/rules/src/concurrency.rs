@@ -70,10 +70,13 @@ const STEP: f64 = 0.7;
 const HELPED: f64 = 0.5;
 
 /// The share from which on a further step may help as much.
-const HELPED_IN_FULL: f64 = 0.85;
+const HELPED_IN_FULL: f64 = 0.7;
 
 /// How often the limit is looked below while it is used up.
 const LOOK_DOWN_EVERY: Nanos = 6_000_000_000;
+
+/// When it is for the first time: what is seen first may be an upstream that is overloaded already.
+const LOOK_DOWN_FIRST: Nanos = 1_500_000_000;
 
 /// How many windows lie between at least.
 const LOOK_DOWN_WINDOWS: u64 = 40;
@@ -111,7 +114,8 @@ pub struct Limiter {
     since: Nanos,
     /// Until when answers are to requests that began under another limit.
     settled_at: Nanos,
-    looked_down: Nanos,
+    looked_down: Option<Nanos>,
+    began: Nanos,
 }
 
 impl Limiter {
@@ -126,8 +130,8 @@ impl Limiter {
             window: Seen::default(),
             since: now,
             settled_at: now,
-            // The first look is soon: what is seen first may be an upstream that is overloaded already.
-            looked_down: now.saturating_sub(LOOK_DOWN_EVERY / 4 * 3),
+            looked_down: None,
+            began: now,
         }
     }
 
@@ -219,20 +223,24 @@ impl Limiter {
         let tolerated = self.tolerated(unloaded);
         let is_long = latency.mean - 2.0 * latency.error > tolerated + (tolerated - unloaded);
         let every = LOOK_DOWN_EVERY.max(lasted.saturating_mul(LOOK_DOWN_WINDOWS));
-        let is_due = now.saturating_sub(self.looked_down) >= every;
+        let is_due = match self.looked_down {
+            None => now.saturating_sub(self.began) >= LOOK_DOWN_FIRST,
+            Some(looked) => now.saturating_sub(looked) >= every,
+        };
         if is_long || (window.was_full && is_due) {
             self.step_down(latency, is_due, now);
         } else if window.was_full && latency.mean <= tolerated {
-            self.limit += self.limit.sqrt();
+            // No further than to where latency is bearable, if this limit is what the upstream can do.
+            self.limit += self.limit.sqrt().min(self.tolerated(self.limit) - self.limit).max(1.0);
         }
     }
 
     fn step_down(&mut self, latency: Latency, is_look: bool, now: Nanos) {
         if is_look {
-            self.looked_down = now;
+            self.looked_down = Some(now);
         }
         self.course = Course::Down { limit: self.limit, latency, is_look };
-        self.limit = self.bounded((self.limit * STEP).floor());
+        self.limit = self.bounded((self.limit * STEP).ceil().min(self.limit - 1.0));
     }
 
     fn tolerated(&self, unloaded: f64) -> f64 {

@@ -167,12 +167,12 @@ impl<T> Queue<T> {
         self.take(ticket.slot).map(|(value, _)| value)
     }
 
-    /// Takes out one who has waited for as long as anybody may, or for longer than makes sense while the queue stands.
+    /// Takes out one who has waited for as long as anybody may.
     pub fn expire(&mut self, now: Nanos) -> Option<T> {
         self.look(now);
         let overdue = |class: &Class| {
             let slot = class.oldest()?;
-            (now >= self.expires(class, slot, now)).then_some(slot)
+            (now >= self.expires(slot)).then_some(slot)
         };
         // Who matters least goes first, so that more is left of the time of the others.
         let slot = self.classes.iter().rev().find_map(overdue)?;
@@ -180,8 +180,8 @@ impl<T> Queue<T> {
     }
 
     /// When [`Queue::expire`] has something to do. `None`: nobody waits.
-    pub fn next_expiry(&self, now: Nanos) -> Option<Nanos> {
-        let expiries = self.classes.iter().filter_map(|class| Some(self.expires(class, class.oldest()?, now)));
+    pub fn next_expiry(&self) -> Option<Nanos> {
+        let expiries = self.classes.iter().filter_map(|class| Some(self.expires(class.oldest()?)));
         expiries.min()
     }
 
@@ -216,17 +216,16 @@ impl<T> Queue<T> {
         self.classes[urgency.index()].standing.stands()
     }
 
-    fn expires(&self, class: &Class, slot: u32, now: Nanos) -> Nanos {
-        let patience = class.standing.patience(self.policy.wait_max, self.pace.turn(now));
-        self.waiters[slot as usize].since.saturating_add(patience)
+    fn expires(&self, slot: u32) -> Nanos {
+        self.waiters[slot as usize].since.saturating_add(self.policy.wait_max)
     }
 
     /// Has each class look whether it stands.
     fn look(&mut self, now: Nanos) {
-        let turn = self.pace.turn(now);
+        let (turn, wait_max) = (self.pace.turn(now), self.policy.wait_max);
         for class in &mut self.classes {
             let oldest = class.oldest().map(|slot| now.saturating_sub(self.waiters[slot as usize].since));
-            class.standing.look(oldest, turn, now);
+            class.standing.look(oldest, wait_max, turn, now);
         }
     }
 

@@ -189,7 +189,7 @@ impl Simulation {
                         }
                         Err(_) => outcomes[index].refused += 1,
                     }
-                    if let Some(expiry) = queue.next_expiry(now) {
+                    if let Some(expiry) = queue.next_expiry() {
                         events.push(Reverse((expiry.max(now), Event::Expiry)));
                     }
                 }

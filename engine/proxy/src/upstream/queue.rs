@@ -109,6 +109,7 @@ impl Lines {
         for line in all {
             line.permits.judge(now);
             line.take_passed(core);
+            line.expire(core, core.clock.now());
             while line.permits.take_for_waiting() {
                 line.pass_on(core);
             }
@@ -126,7 +127,7 @@ pub(crate) fn passed(core: &Rc<Core>, permits: &Arc<Permits>) {
     match core.lines.find(permits) {
         Some(line) => line.take_passed(core),
         // The upstream is gone here, and nobody waits for it.
-        None => (0..permits.passed_to(core.index)).for_each(|_| while permits.give_back() {}),
+        None => (0..permits.passed_to(core.index)).for_each(|_| pass_on(core, permits, || false)),
     }
 }
 
@@ -138,6 +139,30 @@ pub(crate) fn make_room(core: &Rc<Core>, permits: &Arc<Permits>, urgency: Urgenc
         line.permits.leave();
         line.tell(core);
         victim.decide(Fate::Refused(Failure::QueueFull { retry_after: line.retry_after(core.clock.now()) }));
+    }
+}
+
+/// Passes a permit in hand to who is next on all cores; `serve` gives it to who is next here, if there is anybody. It is
+/// given back if nobody is left.
+fn pass_on(core: &Core, permits: &Arc<Permits>, serve: impl Fn() -> bool) {
+    loop {
+        match permits.next() {
+            None if permits.give_back() => {}
+            None => return,
+            Some(own) if own == core.index => {
+                if serve() {
+                    return;
+                }
+                permits.tell(own, None);
+            }
+            Some(other) => {
+                if permits.pass_to(other) {
+                    // Should its mailbox be full, it looks by itself within a tick.
+                    core.shared.send(other, Message::Passed(Arc::clone(permits)));
+                }
+                return;
+            }
+        }
     }
 }
 
@@ -334,26 +359,9 @@ impl Line {
         next.is_some()
     }
 
-    /// Passes a permit in hand to who is next on all cores. It is given back if nobody is.
+    /// Passes a permit in hand to who is next on all cores.
     fn pass_on(&self, core: &Core) {
-        loop {
-            match self.permits.next() {
-                None if self.permits.give_back() => {}
-                None => return,
-                Some(own) if own == core.index => {
-                    if self.serve(core) {
-                        return;
-                    }
-                }
-                Some(other) => {
-                    if self.permits.pass_to(other) {
-                        // Should its mailbox be full, it looks by itself within a tick.
-                        core.shared.send(other, Message::Passed(Arc::clone(&self.permits)));
-                    }
-                    return;
-                }
-            }
-        }
+        pass_on(core, &self.permits, || self.serve(core));
     }
 
     /// Takes what other cores have passed to this one.
@@ -375,7 +383,7 @@ impl Line {
             loop {
                 let now = core.clock.now();
                 line.expire(&core, now);
-                let Some(next) = line.queue.borrow().next_expiry(now) else { break };
+                let Some(next) = line.queue.borrow().next_expiry() else { break };
                 let pause = Duration::from_nanos(next.saturating_sub(now));
                 rt::sleep(pause.clamp(LOOK_AFTER_MIN, LOOK_EVERY)).await;
             }

@@ -11,6 +11,9 @@ const TARGET: Nanos = INTERVAL / 20;
 /// How many turns of service make a wait worth speaking of where service is slow.
 const TARGET_TURNS: u64 = 2;
 
+/// What part of the longest wait is worth speaking of where long waits are asked for.
+const TARGET_PART: u64 = 4;
+
 /// How many turns an interval has at least where service is slow.
 const INTERVAL_TURNS: u64 = 8;
 
@@ -18,8 +21,8 @@ const INTERVAL_TURNS: u64 = 8;
 /// waited for longer than the target during a whole interval.
 ///
 /// CoDel drops from the front of a queue whose senders slow down for it. Requests do not: a queue that stands is served
-/// from its back instead, and those at the front are told soon that they will not be served, as Facebook does ("Fail at
-/// Scale", Maurer 2015: adaptive LIFO, controlled delay).
+/// from its back instead, as Facebook does ("Fail at Scale", Maurer 2015: adaptive LIFO), so that those who are served
+/// have hardly waited. Those at the front have their whole wait still, for a lull.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Standing {
     /// Since when the oldest has waited for too long, without a break.
@@ -28,34 +31,22 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Takes a look: how long the oldest has waited, if there is anybody, and how long a turn of service takes.
-    pub(super) fn look(&mut self, oldest: Option<Nanos>, turn: Nanos, now: Nanos) {
-        if oldest.is_none_or(|waited| waited < target(turn)) {
+    /// Takes a look: how long the oldest has waited, if there is anybody, of `wait_max` at most, and how long a turn of
+    /// service takes.
+    pub(super) fn look(&mut self, oldest: Option<Nanos>, wait_max: Nanos, turn: Nanos, now: Nanos) {
+        let target = TARGET.max(turn.saturating_mul(TARGET_TURNS)).max(wait_max / TARGET_PART);
+        if oldest.is_none_or(|waited| waited < target) {
             *self = Standing::default();
             return;
         }
         let since = *self.above_since.get_or_insert(now);
-        self.stands |= now.saturating_sub(since) >= interval(turn);
+        self.stands |= now.saturating_sub(since) >= INTERVAL.max(turn.saturating_mul(INTERVAL_TURNS));
     }
 
     /// Whether it stands, so that the newest is served first.
     pub(super) fn stands(self) -> bool {
         self.stands
     }
-
-    /// How long somebody may wait: `wait_max`, or an interval while it stands, since whoever has been overtaken for so
-    /// long hardly gets a turn any more.
-    pub(super) fn patience(self, wait_max: Nanos, turn: Nanos) -> Nanos {
-        if self.stands { interval(turn).min(wait_max) } else { wait_max }
-    }
-}
-
-fn interval(turn: Nanos) -> Nanos {
-    INTERVAL.max(turn.saturating_mul(INTERVAL_TURNS))
-}
-
-fn target(turn: Nanos) -> Nanos {
-    TARGET.max(turn.saturating_mul(TARGET_TURNS))
 }
 
 #[cfg(test)]
@@ -63,42 +54,49 @@ mod tests {
     use super::*;
 
     const MS: Nanos = 1_000_000;
+    const WAIT_MAX: Nanos = 80 * MS;
 
     #[test]
     fn a_burst_is_no_standing_queue() {
         let mut standing = Standing::default();
-        for now in 0..99 {
-            standing.look(Some(20 * MS), MS, now * MS);
+        for now in 0..100 {
+            standing.look(Some(20 * MS), WAIT_MAX, MS, now * MS);
             assert!(!standing.stands(), "after {now} ms");
         }
-        standing.look(Some(TARGET - 1), MS, 99 * MS);
-        standing.look(Some(20 * MS), MS, 100 * MS);
+        standing.look(Some(20 * MS - 1), WAIT_MAX, MS, 99 * MS);
+        standing.look(Some(20 * MS), WAIT_MAX, MS, 100 * MS);
         assert!(!standing.stands(), "it has emptied meanwhile");
     }
 
     #[test]
     fn a_queue_stands_after_an_interval_and_until_nobody_waits_long() {
         let mut standing = Standing::default();
-        standing.look(Some(20 * MS), MS, 0);
-        standing.look(Some(20 * MS), MS, INTERVAL);
+        standing.look(Some(20 * MS), WAIT_MAX, MS, 0);
+        standing.look(Some(20 * MS), WAIT_MAX, MS, INTERVAL);
         assert!(standing.stands());
-        assert_eq!(standing.patience(500 * MS, MS), INTERVAL);
-        assert_eq!(standing.patience(4 * MS, MS), 4 * MS, "never longer than asked for");
-        standing.look(None, MS, INTERVAL + 1);
+        standing.look(None, WAIT_MAX, MS, INTERVAL + 1);
         assert!(!standing.stands());
-        assert_eq!(standing.patience(500 * MS, MS), 500 * MS);
     }
 
     /// With a turn a second, waiting for one is no sign of overload.
     #[test]
     fn slow_service_makes_for_longer_waits() {
         let mut standing = Standing::default();
-        standing.look(Some(1500 * MS), 1000 * MS, 0);
-        standing.look(Some(1500 * MS), 1000 * MS, 60_000 * MS);
+        standing.look(Some(1500 * MS), WAIT_MAX, 1000 * MS, 0);
+        standing.look(Some(1500 * MS), WAIT_MAX, 1000 * MS, 60_000 * MS);
         assert!(!standing.stands());
-        standing.look(Some(2500 * MS), 1000 * MS, 60_000 * MS);
-        standing.look(Some(2500 * MS), 1000 * MS, 68_000 * MS);
+        standing.look(Some(2500 * MS), WAIT_MAX, 1000 * MS, 60_000 * MS);
+        standing.look(Some(2500 * MS), WAIT_MAX, 1000 * MS, 68_000 * MS);
         assert!(standing.stands());
-        assert_eq!(standing.patience(60_000 * MS, 1000 * MS), 8000 * MS);
+    }
+
+    /// Who allows waits of ten seconds does not mean to have one of twenty milliseconds overtaken.
+    #[test]
+    fn long_waits_that_are_allowed_are_no_overload() {
+        let mut standing = Standing::default();
+        for now in 0..100 {
+            standing.look(Some(2400 * MS), 10_000 * MS, MS, now * INTERVAL);
+        }
+        assert!(!standing.stands());
     }
 }

@@ -27,9 +27,9 @@ fn emptied<T>(queue: &mut Queue<T>, now: Nanos) -> Vec<T> {
     std::iter::from_fn(|| queue.pop(now)).map(|(name, _)| name).collect()
 }
 
-/// A queue that stands, with these waiters, at 125 ms. Others were served once a millisecond, and then nobody.
+/// A queue that stands, with these waiters, at 126 ms. Others were served once a millisecond, and then nobody.
 fn standing<'n>(waiters: &[(&'n str, Asked)]) -> Queue<&'n str> {
-    let mut queue = Queue::new(POLICY);
+    let mut queue = Queue::new(Policy { depth: 4, wait_max: 80 * MS });
     for _ in 0..16 {
         assert!(queue.push("served", normal(9), false, 0).is_ok());
         assert_eq!(queue.pop(MS), Some(("served", MS)));
@@ -38,9 +38,10 @@ fn standing<'n>(waiters: &[(&'n str, Asked)]) -> Queue<&'n str> {
     assert_eq!(queue.expire(25 * MS), None);
     assert!(!queue.stands(Urgency::NORMAL));
     for (name, asked) in waiters.iter().take(3) {
-        assert!(queue.push(*name, *asked, false, 100 * MS).is_ok());
+        assert!(queue.push(*name, *asked, false, 50 * MS).is_ok());
     }
-    assert_eq!(queue.expire(125 * MS), Some("old"), "it has waited for an interval");
+    assert_eq!(queue.expire(81 * MS), Some("old"));
+    assert_eq!(queue.expire(125 * MS), None);
     assert!(queue.stands(Urgency::NORMAL));
     for (name, asked) in waiters.iter().skip(3) {
         assert!(queue.push(*name, *asked, false, 125 * MS).is_ok());
@@ -116,13 +117,12 @@ fn a_queue_that_is_told_to_be_full_is() {
 #[test]
 fn nobody_waits_for_longer_than_allowed() {
     let mut queue = filled(POLICY, &[("a", normal(0)), ("b", asked(Urgency::LOW, 0))]);
-    assert_eq!(queue.next_expiry(2 * MS), Some(500 * MS));
+    assert_eq!(queue.next_expiry(), Some(500 * MS));
     assert_eq!(queue.expire(100 * MS), None);
-    // What stands is given up earlier; here nobody looks in between.
     assert_eq!(queue.expire(501 * MS), Some("b"));
     assert_eq!(queue.expire(501 * MS), Some("a"));
     assert_eq!(queue.expire(501 * MS), None);
-    assert_eq!(queue.next_expiry(501 * MS), None);
+    assert_eq!(queue.next_expiry(), None);
 }
 
 #[test]

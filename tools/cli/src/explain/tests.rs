@@ -40,6 +40,36 @@ fn assert_snapshot(name: &str, actual: &str) {
     assert!(actual == expected, "{name} was\n{expected}\nand is\n{actual}");
 }
 
+/// What happens to a request whose upstream has as many as it may have.
+#[test]
+fn a_queue_is_explained() {
+    let text = "[[listener]]\naddress = '127.0.0.1:80'\n\
+        [upstream.a]\nendpoints = ['10.0.0.1:80']\nconcurrency = 16\n\
+        queue = { depth = 9, priority = 'header:priority', fair-by = 'client' }\n\
+        [[route]]\nupstream = 'a'\n[[route]]\npath = '/low'\npriority = 'low'\nupstream = 'a'\n";
+    let loaded = sluice_config::load_str("queue.toml", text).unwrap_or_else(|report| panic!("{report}"));
+    let why = |target: &str, fields: Fields<'_>| {
+        let request = TestRequest {
+            method: "GET".to_owned(),
+            url: Url::parse(&format!("http://a.test{target}")).expect("a URL"),
+            fields: fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            client_ip: None,
+            http2: false,
+        };
+        let explanation = explain(&loaded.snapshot, &request);
+        let step = explanation.steps.into_iter().find(|step| step.name == "queue");
+        step.map(|step| step.why).expect("a step")
+    };
+    let begin = "it goes on at once unless 16 are under way; otherwise among 9 that may wait, with the urgency";
+    for (target, fields, urgency) in [
+        ("/", &[][..], "3 of those that say nothing"),
+        ("/", &[("priority", "u=1, i")], "1 of its field"),
+        ("/low", &[("priority", "u=1")], "5 of its route"),
+    ] {
+        assert_eq!(why(target, fields), format!("{begin} {urgency}; clients take turns"));
+    }
+}
+
 #[test]
 fn each_way_to_end_is_explained() {
     let websocket = [
