@@ -287,6 +287,16 @@ impl Calendar {
         Calendar { quota: quota.clamp(1, QUOTA_MAX), period }
     }
 
+    /// How much.
+    pub fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// In what.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
     /// When the period ends, in minutes since 1970, and what was used of it.
     ///
     /// If the wall's clock was set back a little, the period that had begun goes on; what ends later than that comes
