@@ -699,10 +699,7 @@ fn protection_means_something() {
     };
     let cases: &[(String, &[&str])] = &[
         (listed("deny = ['10.0.0.0/8']"), &[]),
-        (
-            listed("allow-file = 'no-such-file'"),
-            &["unreadable 13:14 it is read as soon as it is there"],
-        ),
+        (listed("allow-file = 'no-such-file'"), &["unreadable 13:14 it is read as soon as it is there"]),
         (
             listed(""),
             &["invalid-value 12:1 write deny = [\"203.0.113.0/24\"], allow = [...], or name a file by deny-file"],

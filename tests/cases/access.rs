@@ -79,7 +79,7 @@ both_drivers! {
         let expected = serde_json::json!({
             "client": "127.0.0.1", "client_port": port, "listener": "main", "protocol": "HTTP/1.1", "method": "POST",
             "host": "a.test", "target": "/x?a=1&token=***&b", "status": 201, "route": "all", "upstream": "origin",
-            "endpoint": site.origin.address().to_string(), "reused": false, "attempts": 1, "cause": null,
+            "endpoint": site.origin.address().to_string(), "reused": false, "attempts": 1, "limit": null, "cause": null,
             "phase": "response", "ended_by": "upstream", "received_bytes": request.len() + 5,
             "request_content_bytes": 5, "response_content_bytes": 7, "fields": { "user-agent": "a \"test\"" },
         });

@@ -27,6 +27,7 @@ mod grpc;
 mod health;
 mod http2;
 mod http2_attacks;
+mod limits;
 mod logs;
 mod operate;
 mod protection;

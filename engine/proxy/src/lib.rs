@@ -148,9 +148,9 @@ impl Gateway {
         let admin = snapshot.admin.as_ref().map(control::admin::Listener::bind).transpose()?;
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
         let diagnostics = Diagnostics::start(&snapshot.log)?;
-        let accounts = OnceLock::new();
+        let (started, accounts) = (Instant::now(), OnceLock::new());
         if Accounts::are_needed(&snapshot) {
-            accounts.get_or_init(|| Accounts::of(&snapshot));
+            accounts.get_or_init(|| Accounts::of(&snapshot, started));
         }
         let limit_bytes = accounts.get().map_or(0, |accounts| accounts.table.bytes());
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
@@ -162,7 +162,7 @@ impl Gateway {
             shield,
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
-            started: Instant::now(),
+            started,
             mailboxes: OnceLock::new(),
             accounts,
         });

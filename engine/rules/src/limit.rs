@@ -10,6 +10,7 @@ mod meter;
 #[cfg(test)]
 mod tests;
 mod word;
+mod words;
 
 use std::collections::HashMap;
 

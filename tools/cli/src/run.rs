@@ -87,7 +87,11 @@ pub(crate) fn ready_line(gateway: &Gateway) -> String {
     let _ = write!(line, "; {cores} core{plural} on {}", gateway.driver);
     let _ = write!(line, "; buffers up to {} MiB", gateway.memory_bytes >> 20);
     if gateway.limit_bytes > 0 {
-        let _ = write!(line, "; limits in {} MiB", gateway.limit_bytes >> 20);
+        let bytes = gateway.limit_bytes;
+        let _ = match bytes >> 20 {
+            0 => write!(line, "; limits in {} KiB", bytes >> 10),
+            mebibytes => write!(line, "; limits in {mebibytes} MiB"),
+        };
     }
     line
 }

@@ -138,7 +138,7 @@ impl Control {
             let print = watch::fingerprint(&files);
             let Reading { snapshot, effective, report, files: read } = there();
             if let Some(snapshot) = snapshot.as_ref().filter(|snapshot| Accounts::are_needed(snapshot)) {
-                shared.accounts.get_or_init(|| Accounts::of(snapshot));
+                shared.accounts.get_or_init(|| Accounts::of(snapshot, shared.started));
             }
             let print = if read == files { print } else { watch::fingerprint(&read) };
             (snapshot.map(|snapshot| before.succeeded_by(snapshot)).transpose(), effective, report, read, print)

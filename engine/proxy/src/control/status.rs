@@ -47,6 +47,10 @@ pub(super) fn status(control: &Control) -> Value {
         let down = addresses.iter().filter(|address| !address.is_up).map(|address| address.socket.to_string());
         json!({ "name": upstream.name, "endpoints": endpoints, "down": down.collect::<Vec<_>>() })
     });
+    let limits = control.shared.accounts.get().map(|accounts| {
+        let (used, cells) = accounts.used();
+        json!({ "bytes": accounts.table.bytes(), "keys": used, "cells": cells, "crowded": accounts.table.crowded() })
+    });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "state": if control.is_draining() { "draining" } else { "serving" },
@@ -59,6 +63,7 @@ pub(super) fn status(control: &Control) -> Value {
         "cores": cores.collect::<Vec<_>>(),
         "listeners": listeners.collect::<Vec<_>>(),
         "upstreams": upstreams.collect::<Vec<_>>(),
+        "limits": limits,
     })
 }
 

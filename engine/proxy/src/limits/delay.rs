@@ -47,8 +47,11 @@ pub(super) async fn hold(core: &Rc<Core>, exchange: &mut Exchange<'_>, time: Dur
     let waited = sleep_unless(&deadline, time).await;
     drop(watched);
     exchange.times.waited += core.clock.now() - began;
+    if !waited {
+        return Err(Failure::ClientGone);
+    }
     exchange.phase = Phase::Route;
-    if waited { Ok(()) } else { Err(Failure::ClientGone) }
+    Ok(())
 }
 
 /// Sleeps, unless a deadline is over meanwhile. Returns whether it has slept for as long as it should.

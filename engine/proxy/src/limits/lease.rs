@@ -2,9 +2,9 @@
 //!
 //! A lease is a stretch of an account's time ([`Bucket::lend`]): as long as it lasts, the core lets requests through
 //! without touching what others share. It is for one request, and grows only for a key that is so hot on this core that
-//! going to its account would cost: then it is for what the core is asked within [`HOT`]. So a core that falls idle
-//! strands next to nothing, and what it does not use in time is lost. Nothing is lent twice, so that all cores together
-//! never let more through than the account would.
+//! going to its account would cost: then it is for what the core is asked within a fifth of a millisecond. So a core that
+//! falls idle strands next to nothing; what it does not use in time is lost. Nothing is lent twice, so that all cores
+//! together never let more through than the account would.
 
 use std::cell::Cell;
 

@@ -13,6 +13,7 @@ pub mod table;
 mod tests;
 
 use std::cell::{Cell, RefCell};
+use std::time::Instant;
 
 use sluice_rules::limit::{Key, LimitId, Meter, Moment, Nanos, Secret};
 use sluice_rules::snapshot::Snapshot;
@@ -29,6 +30,8 @@ pub(crate) use step::{limit, settle};
 pub(crate) struct Accounts {
     pub(crate) table: Table,
     pub(crate) secret: Secret,
+    /// When the clock of accounts began.
+    started: Instant,
 }
 
 impl Accounts {
@@ -37,10 +40,15 @@ impl Accounts {
         !snapshot.limits.is_empty() || snapshot.routes.iter().any(|route| route.bandwidth.per_client.is_some())
     }
 
+    /// Cells in which something is counted, and all cells.
+    pub(crate) fn used(&self) -> (usize, usize) {
+        self.table.used(Moment { now: self.started.elapsed().as_nanos() as Nanos, unix: state::unix() })
+    }
+
     /// For a configuration, with what was kept of an earlier process.
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, started: Instant) -> Self {
         let kept = state::load(snapshot.accounts.state.as_deref());
-        let accounts = Accounts { table: Table::new(snapshot.accounts.keys), secret: kept.secret };
+        let accounts = Accounts { table: Table::new(snapshot.accounts.keys), secret: kept.secret, started };
         let moment = Moment { now: 0, unix: state::unix() };
         for (hash, word) in kept.quotas {
             let key = Key { hash, shared: 0 };

@@ -20,6 +20,7 @@ use crate::check::{Scheme, TestRequest};
 use crate::client;
 use crate::failure::Failure;
 use crate::guard::{self, Method};
+use crate::limit::Facts;
 use crate::outgoing::Outgoing;
 use crate::queue::ask;
 use crate::reply::{Reply, connection_field};
@@ -159,12 +160,15 @@ impl<'s> Walk<'s> {
             }
         };
         let route = self.snapshot.route(found.route);
-        self.found(route, found, request);
+        self.found(route, &found, request);
         self.access(route, request)?;
         self.limits(route, &admitted)?;
         let upgrade = guard::upgrade(route, request, admitted.connection, admitted.framing);
         let upgrade =
             self.step("upgrade", upgrade, |upgrade| words::upgrade(route, request, upgrade.map(|u| u.as_str())))?;
+        if let Some(reply) = self.rates(route, &found, request) {
+            return Ok(Some(reply));
+        }
 
         let values = Values { params: &found.params, target: &target, authority: &authority };
         match &route.action {
@@ -257,7 +261,7 @@ impl<'s> Walk<'s> {
         Ok(admitted)
     }
 
-    fn found(&mut self, route: &Route, found: Found, request: Request<'_>) {
+    fn found(&mut self, route: &Route, found: &Found, request: Request<'_>) {
         let matcher = self.snapshot.matcher(found.route);
         let names = matcher.path.params();
         let values = (0..).map(|index| found.params.get(index, self.target.path()).to_owned());
@@ -332,6 +336,21 @@ impl<'s> Walk<'s> {
         let of = format!("upstream {}", upstream.name);
         let time = upstream.waiting.wait_max;
         self.explanation.timeouts.push(Bound { key: "queue.max-wait", of, time, what: "to be sent" });
+    }
+
+    /// What the limits of the route would say if nobody had asked before.
+    fn rates(&mut self, route: &Route, found: &Found, request: Request<'_>) -> Option<Reply> {
+        let (target, authority) = (self.target.clone(), self.authority.clone());
+        let client = client::address(self.listener, self.explanation.client, request);
+        let (host, path, params) = (authority.host(), target.path(), &found.params);
+        let facts = Facts { client, request, host, path, params, route: &route.name };
+        let mut refused = false;
+        for applied in &route.limits {
+            let (why, fits) = self.snapshot.limit(applied.limit).explained(applied, &facts);
+            self.note("limit", if fits { Decision::GoOn } else { Decision::Refused }, why);
+            refused |= !fits;
+        }
+        refused.then(|| Reply::rate_limited(None, ""))
     }
 
     fn forward(&mut self, request: Request<'_>, upstream: &Upstream, speaks_http2: Option<bool>, upgrade: bool) {

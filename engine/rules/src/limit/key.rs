@@ -36,6 +36,12 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
+    /// The network of an address that counts as one client.
+    pub fn network(self, address: IpAddr) -> String {
+        let bits = if address.is_ipv4() { self.ipv4 } else { self.ipv6 };
+        ipnet::IpNet::new(address, bits).map_or_else(|_| address.to_string(), |network| network.trunc().to_string())
+    }
+
     fn cut(self, address: IpAddr) -> [u8; 16] {
         let bits = match address {
             IpAddr::V4(address) => {

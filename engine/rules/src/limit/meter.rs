@@ -158,7 +158,9 @@ impl Bucket {
         if debt > there {
             return Err(Some(debt.saturating_add(ahead) - tolerance));
         }
-        Ok((from, from.saturating_add(more.clamp(debt, there))))
+        // Whole events, since what is left of one is of no use to who holds it.
+        let whole = there - there % self.interval;
+        Ok((from, from.saturating_add(more.min(whole).max(debt))))
     }
 
     fn take(&self, word: Word, now: Nanos, cost: u64, patience: Nanos) -> Take {
@@ -209,8 +211,10 @@ impl Sliding {
         let start = moment.seconds() - moment.seconds() % self.window;
         match State::of(word) {
             State::Windows { dead_at, previous, current } => match dead_at.saturating_sub(2 * self.window) {
-                begun if begun >= start => (start, previous, current),
-                begun if begun + self.window >= start => (start, current, 0),
+                // Another core may be a moment ahead.
+                begun if begun > start && begun <= start + self.window => (begun, previous, current),
+                begun if begun == start => (start, previous, current),
+                begun if begun < start && begun + self.window >= start => (start, current, 0),
                 _ => (start, 0, 0),
             },
             State::Arrival(_) | State::Period { .. } | State::Held => (start, 0, 0),
@@ -224,7 +228,7 @@ impl Sliding {
     /// How much the window before still weighs, rounded up.
     fn weight(&self, previous: u64, start: u64, now: Nanos) -> u64 {
         let whole = u128::from(self.window) * u128::from(NANOS_PER_SECOND);
-        let passed = u128::from(now - start * NANOS_PER_SECOND).min(whole);
+        let passed = u128::from(now.saturating_sub(start * NANOS_PER_SECOND)).min(whole);
         (u128::from(previous) * (whole - passed)).div_ceil(whole) as u64
     }
 
@@ -239,7 +243,7 @@ impl Sliding {
         }
         // In this window if it lets go of enough of the one before, or else in the next.
         let left = self.limit - cost;
-        let passed = moment.now - start * NANOS_PER_SECOND;
+        let passed = moment.now.saturating_sub(start * NANOS_PER_SECOND);
         let whole = self.window * NANOS_PER_SECOND;
         let wait = match left.checked_sub(current) {
             Some(left) => self.lets_go(previous, left).saturating_sub(passed),
@@ -264,7 +268,7 @@ impl Sliding {
         let (start, previous, current) = self.windows(word, moment);
         let used = current.saturating_add(self.weight(previous, start, moment.now));
         let whole = self.window * NANOS_PER_SECOND;
-        let passed = moment.now - start * NANOS_PER_SECOND;
+        let passed = moment.now.saturating_sub(start * NANOS_PER_SECOND);
         let reset = match (previous, current) {
             (0, 0) => 0,
             (_, 0) => whole - passed,
@@ -285,6 +289,16 @@ impl Calendar {
     /// `quota` in each `period`. At most [`QUOTA_MAX`] can be counted.
     pub fn new(quota: u64, period: Period) -> Self {
         Calendar { quota: quota.clamp(1, QUOTA_MAX), period }
+    }
+
+    /// How much.
+    pub fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// In what.
+    pub fn period(&self) -> Period {
+        self.period
     }
 
     /// When the period ends, in minutes since 1970, and what was used of it.

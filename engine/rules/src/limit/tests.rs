@@ -349,3 +349,25 @@ fn clients_are_told_as_the_limit_says() {
     assert_eq!(lines(&stands, true), two.to_owned() + older);
     assert_eq!(lines(&stands[3..], true), "");
 }
+
+/// gRPC is told by its own status, and of its limits as everybody is.
+#[test]
+fn a_refusal_is_told_to_grpc_in_its_own_way() {
+    use crate::reply::Reply;
+    let written = |reply: Reply| {
+        let mut space = [0; 1024];
+        let (length, _) = reply.write("now", &mut space, false, "").expect("it fits");
+        String::from_utf8_lossy(&space[..length]).into_owned()
+    };
+    let reply = Reply::rate_limited(Some(1_500_000_000), "RateLimit: \"a\";r=0;t=2\r\n");
+    let text = written(reply.clone());
+    for line in ["HTTP/1.1 429 Too Many Requests", "Retry-After: 2", "RateLimit: \"a\";r=0;t=2"] {
+        assert!(text.contains(&format!("{line}\r\n")), "{line} in {text}");
+    }
+    let text = written(reply.for_grpc());
+    for line in ["HTTP/1.1 200 OK", "Grpc-Status: 8", "Retry-After: 2", "RateLimit: \"a\";r=0;t=2"] {
+        assert!(text.contains(&format!("{line}\r\n")), "{line} in {text}");
+    }
+    // What can never be had has no time at which to come back.
+    assert!(!written(Reply::rate_limited(None, "")).contains("Retry-After"));
+}
