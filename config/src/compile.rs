@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use sluice_rules::route::Router;
 use sluice_rules::snapshot::{
-    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
+    Cache, KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
     UpstreamId, UpstreamTimeouts,
 };
 
@@ -52,6 +52,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     let tests = expect::tests(schema, context);
     Some(Snapshot {
         runtime,
+        cache: Cache { memory_bytes: 256 << 20, object_bytes_max: 8 << 20, purge: Vec::new() },
         admin: operate::admin(schema, context),
         log,
         drain,

@@ -68,6 +68,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
+            cache: None,
         });
         routes = routes.zip(route).map(|(mut routes, route)| {
             routes.push(route);

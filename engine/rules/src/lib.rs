@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod balance;
+pub mod cache;
 pub mod check;
 pub mod explain;
 pub mod failure;

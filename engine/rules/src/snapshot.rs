@@ -3,6 +3,7 @@
 //! Nothing in here is looked up by name on the request path: names have become indices and patterns have become
 //! routers. Every field has a value, since defaults were filled in when the file was read.
 
+mod cache;
 mod health;
 mod operate;
 mod tls;
@@ -15,6 +16,7 @@ use sluice_wire::forwarded::Hop;
 use sluice_wire::h1::parse::HeadLimits;
 pub use sluice_wire::target::{PathParameters, Policy as TargetPolicy};
 
+pub use self::cache::{Bypass, Cache, CachePolicy, KeyParts, QueryPart, SetCookie};
 pub use self::health::{HealthCheck, HealthQuestion};
 pub use self::operate::{AccessFormat, AccessLog, Admin, Drain, Level, Log, LogFormat, LogTarget, Reload};
 pub use self::tls::{
@@ -30,6 +32,8 @@ use crate::route::{Matcher, Router};
 pub struct Snapshot {
     /// Cores, driver and memory. Fixed for the life of the process.
     pub runtime: Runtime,
+    /// What all routes with a cache share.
+    pub cache: Cache,
     /// Where the admin endpoints listen, if anywhere.
     pub admin: Option<Admin>,
     /// What is logged, and where.
@@ -219,6 +223,8 @@ pub struct Route {
     pub upgrade: Vec<String>,
     /// Trailer fields that are passed on, in lower case.
     pub trailers: Vec<String>,
+    /// What is kept of its responses, if anything.
+    pub cache: Option<CachePolicy>,
 }
 
 /// What happens to a request.

@@ -71,32 +71,56 @@ macro_rules! names {
 }
 
 names! {
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    AcceptLanguage = "accept-language",
+    Age = "age",
     Authorization = "authorization",
     CacheControl = "cache-control",
+    CacheTag = "cache-tag",
+    CdnCacheControl = "cdn-cache-control",
     ClientCert = "client-cert",
     ClientCertChain = "client-cert-chain",
     Connection = "connection",
     ContentEncoding = "content-encoding",
+    ContentLanguage = "content-language",
     ContentLength = "content-length",
+    ContentLocation = "content-location",
+    ContentRange = "content-range",
     ContentType = "content-type",
     Cookie = "cookie",
     Date = "date",
+    ETag = "etag",
     Expect = "expect",
+    Expires = "expires",
     Forwarded = "forwarded",
     Host = "host",
     Http2Settings = "http2-settings",
+    IfMatch = "if-match",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
+    IfRange = "if-range",
+    IfUnmodifiedSince = "if-unmodified-since",
     KeepAlive = "keep-alive",
+    LastModified = "last-modified",
+    Location = "location",
     MaxForwards = "max-forwards",
+    Pragma = "pragma",
     ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
+    Range = "range",
+    SecWebSocketAccept = "sec-websocket-accept",
     SecWebSocketKey = "sec-websocket-key",
     SecWebSocketVersion = "sec-websocket-version",
-    SecWebSocketAccept = "sec-websocket-accept",
+    SetCookie = "set-cookie",
+    SluiceCacheControl = "sluice-cache-control",
+    SurrogateKey = "surrogate-key",
     Te = "te",
     Trailer = "trailer",
     TransferEncoding = "transfer-encoding",
     Upgrade = "upgrade",
+    Vary = "vary",
     Via = "via",
     XForwardedFor = "x-forwarded-for",
     XForwardedHost = "x-forwarded-host",
@@ -108,13 +132,14 @@ names! {
 }
 
 /// Slots of the table of known names.
-const SLOTS: usize = 128;
+const SLOTS: usize = 256;
 
-/// Where a name stands in the table: length and two letters tell the known names apart, whatever their case.
+/// Where a name stands in the table: length and three letters tell the known names apart, whatever their case.
 const fn slot(name: &[u8]) -> usize {
     let length = name.len();
-    let (first, fourth_last) = ((name[0] | 0x20) as usize, (name[length.saturating_sub(4)] | 0x20) as usize);
-    (length + first + fourth_last * 28) % SLOTS
+    let first = (name[0] | 0x20) as usize;
+    let (middle, second_last) = ((name[length / 2] | 0x20) as usize, (name[length.saturating_sub(2)] | 0x20) as usize);
+    (length * 48 + first + middle * 93 + second_last * 110) % SLOTS
 }
 
 /// Known names by [`slot`]. Two in one slot would be an error when compiling.
@@ -171,6 +196,11 @@ impl NameSet {
     /// Whether `name` is in the set.
     pub const fn contains(self, name: Name) -> bool {
         self.0 & (1 << name as u8) != 0
+    }
+
+    /// Whether `name` is in the set and is not merely some unknown name.
+    pub const fn contains_known(self, name: Name) -> bool {
+        !matches!(name, Name::Other) && self.contains(name)
     }
 
     /// Whether any name is in both sets.

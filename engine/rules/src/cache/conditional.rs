@@ -1,0 +1,185 @@
+//! Conditional requests: those of clients that are answered from the store, and ours to the origin (RFC 9111 §4.3,
+//! RFC 9110 §13).
+
+use sluice_wire::Name;
+use sluice_wire::head::{NameSet, Request, Response};
+
+use super::stored::Facts;
+use super::{UnixSeconds, dates};
+
+/// What the preconditions of a request mean for a stored response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// It is sent.
+    Met,
+    /// The client has it already: 304.
+    NotModified,
+}
+
+/// Evaluates `If-None-Match`, or else `If-Modified-Since`, against a stored response (RFC 9110 §13.2.2). `head` is its
+/// stored head, `now` the wall's time.
+pub fn precondition(request: Request<'_>, facts: &Facts, head: &[u8], now: UnixSeconds) -> Precondition {
+    let table = &request.head.fields;
+    let not_modified = if table.has(Name::IfNoneMatch) {
+        let mut lists = table.values(request.bytes, Name::IfNoneMatch);
+        let own = facts.etag_of(head);
+        lists.any(|list| names(list, own))
+    } else {
+        // RFC 9110 §13.1.3: a date that is none is ignored, and so are several.
+        let mut dates = table.values(request.bytes, Name::IfModifiedSince);
+        let since = dates.next().filter(|_| dates.next().is_none()).and_then(|value| dates::parse(value, now));
+        // RFC 9111 §4.3.2: without Last-Modified, Date stands for it.
+        since.is_some_and(|since| facts.last_modified.unwrap_or(facts.date) <= since)
+    };
+    // RFC 9110 §13.2.1: preconditions are about what would be sent with success.
+    if not_modified && matches!(facts.status, 200..=299) { Precondition::NotModified } else { Precondition::Met }
+}
+
+/// Whether a list of entity tags names `own`, by weak comparison (RFC 9110 §13.1.2).
+fn names(list: &[u8], own: Option<&[u8]>) -> bool {
+    if list.trim_ascii() == b"*" {
+        return true;
+    }
+    own.is_some_and(|own| tags(list).any(|tag| opaque(tag) == opaque(own)))
+}
+
+/// The members of a list of entity tags. What is between quotes may have commas.
+pub fn tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_ascii_start();
+            match rest {
+                [] => return None,
+                [b',', more @ ..] => rest = more,
+                _ => break,
+            }
+        }
+        let quote = match rest {
+            [b'"', ..] => Some(0),
+            [b'W' | b'w', b'/', b'"', ..] => Some(2),
+            _ => None,
+        };
+        let end = match quote {
+            Some(at) => memchr::memchr(b'"', &rest[at + 1..]).map_or(rest.len(), |length| at + 1 + length + 1),
+            // Without quotes it is no entity tag, though some send it so.
+            None => memchr::memchr(b',', rest).unwrap_or(rest.len()),
+        };
+        let (tag, more) = rest.split_at(end);
+        rest = more;
+        Some(tag.trim_ascii())
+    })
+}
+
+/// What weak comparison looks at: the tag without its `W/` (RFC 9110 §8.8.3.2).
+fn opaque(tag: &[u8]) -> &[u8] {
+    match tag {
+        [b'W' | b'w', b'/', rest @ ..] => rest,
+        _ => tag,
+    }
+}
+
+/// Whether a tag is one of strong validation (RFC 9110 §8.8.1).
+pub fn is_strong(tag: &[u8]) -> bool {
+    tag.len() >= 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"")
+}
+
+/// What of a stored response a 304 does not have (RFC 9110 §15.4.5): fields that say of a content what the client knows
+/// already.
+const NOT_IN_304: NameSet = NameSet::of(&[
+    Name::ContentEncoding,
+    Name::ContentLanguage,
+    Name::ContentLength,
+    Name::ContentRange,
+    Name::ContentType,
+]);
+
+/// Appends the lines of a stored head that a 304 has, without its status line and its empty line.
+pub fn not_modified(stored: Response<'_>, out: &mut Vec<u8>) {
+    let has_etag = stored.head.fields.has(Name::ETag);
+    for line in stored.head.fields.lines() {
+        // Last-Modified is of use where there is no ETag.
+        let is_left_out = NOT_IN_304.contains_known(line.name) || (has_etag && line.name == Name::LastModified);
+        if !is_left_out {
+            out.extend_from_slice(line.line.of(stored.bytes));
+        }
+    }
+}
+
+/// Entity tags that a validation lists at most.
+const TAGS_MAX: usize = 16;
+
+/// Appends the lines that ask the origin whether what is stored still holds (RFC 9111 §4.3.1). `stored` are the
+/// responses for the key, each with its head, the one that would be given first: the tags of all of them are listed, the
+/// date is the first one's. Nothing is appended if there is no validator.
+pub fn validation<'s>(stored: impl IntoIterator<Item = (&'s Facts, &'s [u8])>, out: &mut Vec<u8>) {
+    let mut stored = stored.into_iter().peekable();
+    let modified = stored.peek().and_then(|(facts, _)| facts.last_modified);
+    let mut tags: Vec<&[u8]> = Vec::new();
+    for tag in stored.filter_map(|(facts, head)| facts.etag_of(head)) {
+        if tags.len() < TAGS_MAX && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    if !tags.is_empty() {
+        put(out, b"If-None-Match", &tags.join(&b", "[..]));
+    }
+    if let Some(modified) = modified {
+        put(out, b"If-Modified-Since", dates::format(modified).as_bytes());
+    }
+}
+
+fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Which of the stored responses a 304 confirms (RFC 9111 §4.3.4): those with its strong `ETag`, or else the most recent
+/// with its weak one or its `Last-Modified`, or, if it has no validator, the only one. `stored` as for [`validation`].
+pub fn confirmed<'s>(
+    response: Response<'_>,
+    stored: impl IntoIterator<Item = (&'s Facts, &'s [u8])>,
+    now: UnixSeconds,
+) -> Vec<usize> {
+    let stored: Vec<_> = stored.into_iter().collect();
+    let newest = |matches: &dyn Fn(&Facts, &[u8]) -> bool| -> Vec<usize> {
+        let all = stored.iter().enumerate().filter(|(_, (facts, head))| matches(facts, head));
+        all.max_by_key(|(_, (facts, _))| (facts.date, facts.received)).map(|(index, _)| index).into_iter().collect()
+    };
+    if let Some(tag) = response.field(Name::ETag) {
+        if is_strong(tag) {
+            let same = |(facts, head): &(&Facts, &[u8])| facts.etag_of(head) == Some(tag);
+            return stored.iter().enumerate().filter(|(_, one)| same(one)).map(|(index, _)| index).collect();
+        }
+        return newest(&|facts, head| facts.etag_of(head).is_some_and(|own| opaque(own) == opaque(tag)));
+    }
+    if let Some(modified) = response.field(Name::LastModified).and_then(|value| dates::parse(value, now)) {
+        return newest(&|facts, _| facts.last_modified == Some(modified));
+    }
+    if let [_] = stored[..] { vec![0] } else { Vec::new() }
+}
+
+/// What the response to a HEAD means for what is stored for GET (RFC 9111 §4.3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterHead {
+    /// It is about the same content, so it freshens what is stored.
+    Freshen,
+    /// It is about another content, so what is stored is stale.
+    Expire,
+    /// It says nothing of what is stored.
+    Nothing,
+}
+
+/// Compares the response to a HEAD with what is stored: validators and length.
+pub fn after_head(response: Response<'_>, facts: &Facts, head: &[u8], length: u64, now: UnixSeconds) -> AfterHead {
+    if response.head.status != facts.status {
+        return if response.head.status < 500 { AfterHead::Expire } else { AfterHead::Nothing };
+    }
+    let same_tag = response.field(Name::ETag).is_none_or(|tag| facts.etag_of(head) == Some(tag));
+    let modified = response.field(Name::LastModified).and_then(|value| dates::parse(value, now));
+    let same_date = modified.is_none_or(|modified| facts.last_modified == Some(modified));
+    let own_length = response.field(Name::ContentLength).and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+    let same_length = own_length.is_none_or(|own: u64| own == length);
+    if same_tag && same_date && same_length { AfterHead::Freshen } else { AfterHead::Expire }
+}

@@ -1,0 +1,128 @@
+//! The secondary key: the fields of a request that a stored response was selected by (RFC 9111 §4.1).
+
+use sluice_wire::Name;
+use sluice_wire::fields;
+use sluice_wire::head::{NameSet, Request, Response};
+
+use super::key::put_value;
+
+/// Names that a `Vary` may list; with more, nothing is stored.
+const NAMES_MAX: usize = 32;
+
+/// Fields in which the gateway tells of the client. What a response says of them is about the one client whose request
+/// was sent.
+const OF_CLIENT: NameSet =
+    NameSet::of(&[Name::ClientCert, Name::ClientCertChain, Name::Forwarded, Name::XForwardedFor, Name::XRealIp]);
+
+/// The fields that select a response: their names in lower case, in order, each once. Empty: any request selects it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selecting {
+    names: Box<[Box<str>]>,
+}
+
+impl Selecting {
+    /// Those that a response names in `Vary`. `None`: no other request selects it, since there is a `*`, what is no
+    /// name, or a field that tells of the one client.
+    pub fn of(response: Response<'_>) -> Option<Self> {
+        let mut names: Vec<Box<str>> = Vec::new();
+        for member in response.head.fields.values(response.bytes, Name::Vary).flat_map(fields::list) {
+            let selects_nothing = member == b"*" || OF_CLIENT.contains_known(Name::of(member));
+            if selects_nothing || !fields::is_token(member) || names.len() == NAMES_MAX {
+                return None;
+            }
+            names.push(String::from_utf8_lossy(member).to_ascii_lowercase().into());
+        }
+        names.sort_unstable();
+        names.dedup();
+        Some(Selecting { names: names.into() })
+    }
+
+    /// Whether any request selects it.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
+    /// Appends the secondary key of a request to its primary key: the names, and the values in a form that is the same
+    /// for values that mean the same.
+    pub fn write(&self, request: Request<'_>, out: &mut Vec<u8>) {
+        for name in &self.names {
+            put_value(out, name.as_bytes());
+            let known = Name::of(name.as_bytes());
+            let values: Vec<&[u8]> = request.head.fields.values_of(request.bytes, name).collect();
+            // Absent is not the same as empty.
+            out.push(u8::from(!values.is_empty()));
+            if !values.is_empty() {
+                put_value(out, &normalised(known, &values));
+            }
+        }
+    }
+}
+
+/// The values of all lines as one, without differences that the definition of the field says mean nothing.
+fn normalised(name: Name, values: &[&[u8]]) -> Vec<u8> {
+    let joined = values.join(&b","[..]);
+    match name {
+        Name::AcceptEncoding => preferences(&joined, Order::MeansNothing).unwrap_or(joined),
+        Name::AcceptLanguage => preferences(&joined, Order::AmongEquals).unwrap_or(joined),
+        // White space around commas means nothing in a list. Whether a field is one is only known of those whose
+        // members are tokens throughout.
+        _ if fields::list(&joined).all(fields::is_token) => fields::list(&joined).collect::<Vec<_>>().join(&b","[..]),
+        _ => joined,
+    }
+}
+
+/// What the order of preferences means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Nothing (RFC 9110 §12.5.3).
+    MeansNothing,
+    /// Something to some among those of one weight (RFC 9110 §12.5.4).
+    AmongEquals,
+}
+
+/// A list of preferences with weights, the heaviest first, in lower case. `None`: it is none.
+fn preferences(list: &[u8], order: Order) -> Option<Vec<u8>> {
+    let mut members: Vec<(u16, Vec<u8>)> = Vec::new();
+    for member in fields::list(list) {
+        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let value = parts.next().filter(|value| fields::is_token(value))?;
+        let weight = match (parts.next(), parts.next()) {
+            (None, _) => 1000,
+            (Some(weight), None) => weight_thousandths(weight)?,
+            (Some(_), Some(_)) => return None,
+        };
+        members.push((weight, value.to_ascii_lowercase()));
+    }
+    match order {
+        Order::MeansNothing => {
+            members.sort_unstable_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+            members.dedup();
+        }
+        Order::AmongEquals => members.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)),
+    }
+    let mut out = Vec::new();
+    for (weight, value) in members {
+        out.extend_from_slice(&value);
+        out.extend_from_slice(&weight.to_be_bytes());
+        out.push(b',');
+    }
+    Some(out)
+}
+
+/// `q=0.5` in thousandths (RFC 9110 §12.4.2). `None`: it is no weight.
+pub(super) fn weight_thousandths(weight: &[u8]) -> Option<u16> {
+    let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), rest @ ..] = weight else { return None };
+    let digits = match rest {
+        [] => rest,
+        [b'.', digits @ ..] if digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) => digits,
+        _ => return None,
+    };
+    let thousandths = (0..3).fold(0, |sum, at| sum * 10 + digits.get(at).map_or(0, |digit| u16::from(digit - b'0')));
+    let weight = u16::from(whole - b'0') * 1000 + thousandths;
+    (weight <= 1000).then_some(weight)
+}
