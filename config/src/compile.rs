@@ -1,6 +1,7 @@
 //! From the tables as written to the snapshot that runs: names become indices, patterns become routers, and what
 //! only shows when tables are seen together is checked.
 
+mod cache;
 mod expect;
 mod health;
 mod operate;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use sluice_rules::route::Router;
 use sluice_rules::snapshot::{
-    Cache, KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
+    KeepAlive, Listener, ListenerLimits, ListenerTimeouts, Reload, Runtime, Snapshot, TargetPolicy, Upstream,
     UpstreamId, UpstreamTimeouts,
 };
 
@@ -52,7 +53,7 @@ pub(crate) fn snapshot(schema: &Schema, context: &mut Context<'_>) -> Option<Sna
     let tests = expect::tests(schema, context);
     Some(Snapshot {
         runtime,
-        cache: Cache { memory_bytes: 256 << 20, object_bytes_max: 8 << 20, purge: Vec::new() },
+        cache: cache::store(schema, context),
         admin: operate::admin(schema, context),
         log,
         drain,

@@ -261,7 +261,7 @@ impl FromToml for ByParameter {
 }
 
 /// Whether a normalised query can contain this parameter as it stands.
-fn is_canonical_parameter(name: &str, value: &str) -> bool {
+pub(crate) fn is_canonical_parameter(name: &str, value: &str) -> bool {
     let target = format!("/?{name}={value}");
     let mut normal = sluice_wire::target::Target::default();
     let read = normal.read("GET", target.as_bytes(), sluice_wire::target::Policy::default());

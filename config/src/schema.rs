@@ -1,5 +1,6 @@
 //! The tables of the file as they are written. Each comment here is what the reference says of the key.
 
+mod cache;
 mod expect;
 mod health;
 mod operate;
@@ -14,6 +15,7 @@ use crate::values::{
     Address, ByteRate, Cores, FieldName, FieldValue, Int, Method, Name, Prefix, Protocol, Size, Target, Time,
 };
 
+pub use self::cache::{BypassRule, Cache, CacheMethod, Freshness, KeyPart, Part, RouteCache, SetCookieName};
 pub use self::expect::{Expect, Ip, SentField, Test, TestRequest, TestUrl};
 pub use self::health::{HealthCheck, HealthKind};
 pub use self::operate::{AccessFormatName, AccessLog, Admin, Drain, LevelName, Log, LogFormatName, LogTarget, Reload};
@@ -55,6 +57,8 @@ table! {
         include: At<List<String>> = nothing(),
         /// How the process uses the machine.
         runtime: At<Runtime> = no_keys(),
+        /// The store that all routes with a cache share.
+        cache: At<Cache> = no_keys(),
         /// Health, metrics and control.
         admin: Optional<Admin>,
         /// What is logged, and where.
@@ -74,7 +78,7 @@ table! {
         /// A request, and what is to become of it.
         test: At<List<Test>> = nothing(),
     }
-    later ["access", "acme", "auth", "cache", "control", "discovery", "limit", "metrics", "protection", "tls", "trace"];
+    later ["access", "acme", "auth", "control", "discovery", "limit", "metrics", "protection", "tls", "trace"];
 }
 
 table! {
@@ -278,6 +282,8 @@ table! {
         timeout: Optional<ServerTime>,
         /// Bounds that differ from those of the listener.
         limits: Optional<RouteLimitsOrNames>,
+        /// What is kept of its responses. Without it, nothing.
+        cache: Optional<RouteCache>,
         /// Protocols that a client may upgrade to.
         upgrade: At<List<Protocol>> = ["websocket"],
         /// Trailer fields that are passed on.
@@ -285,7 +291,7 @@ table! {
             "content-digest", "repr-digest", "server-timing", "grpc-status", "grpc-message", "grpc-status-details-bin",
         ],
     }
-    later ["access", "auth", "bandwidth", "cache", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
+    later ["access", "auth", "bandwidth", "compose", "compress", "concurrency", "cors", "fields", "mirror", "queue", "retry", "split", "transcode", "transform"];
 }
 
 table! {

@@ -54,6 +54,11 @@ pub fn per_second(text: &str) -> Result<u64, UnitError> {
     quantity(text, &[("/s", 1)])
 }
 
+/// A part of a hundred: `"20%"`.
+pub fn percent(text: &str) -> Result<u64, UnitError> {
+    quantity(text, &[("%", 1)])
+}
+
 fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -130,6 +135,7 @@ mod tests {
         ] {
             assert_eq!(byte_rate(text), expected, "{text}");
         }
+        assert_eq!((percent("20%"), percent("20")), (Ok(20), Err(UnitError::NoUnit)));
     }
 
     #[test]

@@ -174,6 +174,25 @@ impl<const MIN: u64, const MAX: u64> FromToml for PerSecond<MIN, MAX> {
     }
 }
 
+/// A part of a hundred within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> FromToml for Percent<MIN, MAX> {
+    fn read(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let value = quantity(node, "a percentage", "\"20%\"", units::percent, context)?;
+        if !(MIN..=MAX).contains(&value) {
+            out_of_range(node, &format!("{MIN}%"), &format!("{MAX}%"), context);
+            return None;
+        }
+        Some(Percent(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Text(format!("a percentage from {MIN}% to {MAX}%"))
+    }
+}
+
 /// Notes that a string is none of those that are known.
 pub(crate) fn no_choice(node: &Node, written: &str, known: &[&str], later: &[&str], context: &mut Context<'_>) {
     if later.contains(&written) && !node.substituted {

@@ -85,11 +85,45 @@ fn features_to_come_are_not_unknown_keys() {
         (listener("protocols = ['h3']"), &["not-built-yet 3:14"]),
         (listener("limits.connections-per-client = 1"), &["not-built-yet 3:8"]),
         (with("[limit.a]\nrate = '1/s'"), &["not-built-yet 8:2"]),
-        (route("upstream = 'origin'\ncache = {}"), &["not-built-yet 10:1"]),
+        (route("upstream = 'origin'\ncompress = {}"), &["not-built-yet 10:1"]),
+        (route("upstream = 'origin'\npath = '/a'\ncache = { vary = [] }"), &["not-built-yet 11:11"]),
         (route("upstream = 'origin'\npath = '/a'\nlimits = ['a']"), &["not-built-yet 11:10"]),
         (with("[log.access]\nsample = '1%'"), &["not-built-yet 9:1"]),
         (with("[upstream.origin.queue]\ndepth = 1"), &["not-built-yet 8:18"]),
         (with("[upstream.b]\nendpoints = ['a:1']\nbalance = 'ewma'"), &["unused 8:11", "not-built-yet 10:11"]),
+    ];
+    for (text, expected) in cases {
+        assert_found(text, expected);
+    }
+}
+
+/// What is kept of responses, and what tells them apart.
+#[test]
+fn caches() {
+    let cache = |table: &str| route(&format!("upstream = 'origin'\npath = '/a'\ncache = {table}"));
+    let cases: &[(String, &[&str])] = &[
+        (cache("{}"), &[]),
+        (cache("true"), &["wrong-type 11:9"]),
+        (cache("{ ttl = 10 }"), &["missing-unit 11:17 write the unit, like `\"10s\"`"]),
+        (cache("{ ignore-origin = true }"), &["missing-key 11:27 write ttl = \"10m\", or leave `ignore-origin` out"]),
+        (cache("{ jitter = '60%' }"), &["out-of-range 11:20"]),
+        (cache("{ jitter = '5' }"), &["missing-unit 11:20 write the unit, like `\"20%\"`"]),
+        (cache("{ key = ['query:a'] }"), &["invalid-value 11:17 add \"path\""]),
+        (cache("{ key = ['path', 'query', 'query:a'] }"), &["conflict 11:35"]),
+        (cache("{ key = ['path', 'header:A', 'header:a'] }"), &["duplicate 11:38"]),
+        (cache("{ key = ['path', 'body'] }"), &["invalid-value 11:26"]),
+        (cache("{ key = ['path', 'query:a b'] }"), &["invalid-value 11:26"]),
+        (cache("{ key = ['path', 'host', 'scheme', 'cookie:a', 'method', 'identity'] }"), &[]),
+        (cache("{ methods = ['PUT'] }"), &["invalid-value 11:22"]),
+        (cache("{ max-request = '1KiB' }"), &["unused 11:25 name POST or QUERY in `methods`"]),
+        (cache("{ bypass = ['session'] }"), &["invalid-value 11:21"]),
+        (cache("{ max-object = '1GiB' }"), &["out-of-range 11:24"]),
+        (route("path = '/a'\nrespond = {}\ncache = {}"), &["conflict 11:9"]),
+        (with("[cache]\nmemory = '512MiB'"), &["unused 8:1 write cache = {} in a [[route]]"]),
+        (
+            with("[cache]\nmemory = '4MiB'\n[[route]]\npath = '/a'\nupstream = 'origin'\ncache = {}"),
+            &["out-of-range 9:10"],
+        ),
     ];
     for (text, expected) in cases {
         assert_found(text, expected);
@@ -683,7 +717,7 @@ methods = ["get"]
 redirect = { to = "/{name}" }
 timeout = "5"
 
-[cache]
+[trace]
 "#;
     let expected = [
         "invalid-value 3:10",

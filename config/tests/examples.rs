@@ -9,8 +9,9 @@ use std::time::Duration;
 use sluice_config::{Loaded, load, load_str_with};
 use sluice_rules::check::{Expect, Scheme, TestRequest, Url, run_tests};
 use sluice_rules::snapshot::{
-    AccessFormat, Action, Admin, Balance, Drain, Driver, Endpoint, Http2Limits, Level, Log, LogFormat, LogTarget,
-    Piece, Protocols, Reload, Template, TlsVersion, Underscores, UnknownName, UpstreamHttp2, UpstreamProtocol,
+    AccessFormat, Action, Admin, Balance, Bypass, Cache, CachePolicy, Drain, Driver, Endpoint, Http2Limits, KeyParts,
+    Level, Log, LogFormat, LogTarget, Piece, Protocols, QueryPart, Reload, SetCookie, Template, TlsVersion,
+    Underscores, UnknownName, UpstreamHttp2, UpstreamProtocol,
 };
 
 fn example(name: &str) -> Loaded {
@@ -23,7 +24,7 @@ fn every_example_loads_without_a_warning_and_its_tests_hold() {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(made::examples("examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    assert!(paths.len() >= 15);
+    assert!(paths.len() >= 16);
     for path in paths {
         let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.report.diagnostics().is_empty(), "{}", loaded.report);
@@ -132,6 +133,38 @@ fn certificates_and_protocols_are_those_of_the_files() {
 
     let networks = snapshot("proxy-protocol.toml").listeners[0].proxy_protocol.clone();
     assert_eq!(networks, ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+}
+
+/// A route keeps what the file says, and otherwise what the origin allows.
+#[test]
+fn caches_are_those_of_the_file() {
+    let snapshot = example("cache.toml").snapshot;
+    let purge = vec!["10.0.0.0/8".parse().unwrap()];
+    assert_eq!(snapshot.cache, Cache { memory_bytes: 512 << 20, object_bytes_max: 16 << 20, purge });
+    let policy = |index: usize| snapshot.routes[index].cache.clone().unwrap();
+    let default = CachePolicy { jitter_percent: 5, ..CachePolicy::default() };
+    assert_eq!(policy(0), default);
+    assert_eq!(default.set_cookie, SetCookie::Pass);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let catalogue = CachePolicy {
+        ttl: seconds(30),
+        negative_ttl: seconds(5),
+        stale_while_revalidate: seconds(60),
+        stale_if_error: seconds(3600),
+        bypass: vec![Bypass::Cookie("session".into()), Bypass::Header("x-preview".into())],
+        ..default.clone()
+    };
+    assert_eq!(policy(1), catalogue);
+    let key = KeyParts {
+        query: QueryPart::Only(vec!["page".into()]),
+        headers: vec!["accept-language".into()],
+        ..KeyParts::default()
+    };
+    let tags = Some("cache-tag".into());
+    assert_eq!(policy(2), CachePolicy { ttl: seconds(600), ignore_origin: true, key, tags, ..default.clone() });
+    let key = KeyParts { identity: true, ..KeyParts::default() };
+    assert_eq!(policy(3), CachePolicy { query: true, request_bytes_max: 16 << 10, key, ..default });
+    assert_eq!(example("plain.toml").snapshot.routes[0].cache, None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use sluice_rules::route::{Matcher, MethodSet, PathPattern, Router, Segment};
 use sluice_rules::snapshot::{Action, Route, RouteId, UpstreamId};
 use sluice_wire::target;
 
-use super::{check_unique, listener_name, reach, target_policy, templates};
+use super::{cache, check_unique, listener_name, reach, target_policy, templates};
 use crate::error::{Code, Diagnostic, Place};
 use crate::read::{At, Context, Optional};
 use crate::schema::{self, Schema};
@@ -59,6 +59,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             Action::Redirect { .. } | Action::Respond { .. } => None,
         }));
         let rewrite = templates::rewrite(table, &matcher.path, context);
+        let cache = cache::policy(schema, table, context);
         matchers.push((matcher, listeners));
         let route = action.map(|action| Route {
             name: route_name(index, table),
@@ -68,7 +69,7 @@ pub(super) fn compile(schema: &Schema, context: &mut Context<'_>) -> Compiled {
             body_bytes: table.limits.given().and_then(|limits| limits.0.body.given().map(|body| body.0)),
             upgrade: table.upgrade.iter().map(|protocol| protocol.0.clone()).collect(),
             trailers: table.trailers.iter().map(|name| name.0.clone()).collect(),
-            cache: None,
+            cache,
         });
         routes = routes.zip(route).map(|(mut routes, route)| {
             routes.push(route);

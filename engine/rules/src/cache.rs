@@ -33,6 +33,8 @@ pub mod invalidate;
 pub mod key;
 pub mod lookup;
 pub mod range;
+#[cfg(test)]
+mod sample;
 pub mod status;
 pub mod storable;
 pub mod stored;

@@ -107,3 +107,95 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixSeconds = 1_795_573_000;
+
+    fn read(text: &str) -> Option<UnixSeconds> {
+        parse(text.as_bytes(), NOW)
+    }
+
+    /// RFC 9110 §5.6.7: three formats for one date; RFC 9111 §4.2: in any case.
+    #[test]
+    fn a_date_has_three_formats_in_any_case() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun Nov 06 08:49:37 1994",
+            "sUN, 06 nOV 1994 08:49:37 gmt",
+            // The wrong day of the week.
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(read(text), Some(784_111_777), "{text}");
+        }
+        assert_eq!(read("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(read("Wed, 31 Dec 1969 23:59:59 GMT"), Some(-1));
+        assert_eq!(read("Thu, 29 Feb 2024 23:59:60 GMT"), Some(1_709_251_200));
+    }
+
+    /// RFC 9110 §5.6.7: two digits that seem more than 50 years ahead are of the past.
+    #[test]
+    fn a_year_of_two_digits_is_the_nearest_that_is_not_far_ahead() {
+        let year = |digits: &str| {
+            let date = read(&format!("Monday, 01-Jul-{digits} 00:00:00 GMT"));
+            date.map(|date| 1970 + date / 31_556_952)
+        };
+        assert_eq!((year("26"), year("76"), year("77"), year("99")), (Some(2026), Some(2076), Some(1977), Some(1999)));
+    }
+
+    /// RFC 9111 §4.2, §5.3.
+    #[test]
+    fn what_is_no_date() {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "abc",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 1994 08:49:37 AEST",
+            "Sun, 06 Nov 1994 08:49:37 +0000",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 94 08:49:37 GMT",
+            "Sun, 06-Nov-1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 06 Nov 1994 08.49.37 GMT",
+            "Sun, 06  Nov 1994 08:49:37 GMT",
+            "Sun,  06 Nov 1994 08:49:37 GMT",
+            "Sun 06 Nov 1994 08:49:37 GMT",
+            "Xyz, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Nov 1994 08:49:37 GMT",
+            "Sun, 29 Feb 1900 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 08:60:00 GMT",
+            "Sun, 06 Nov 1994 08:49:61 GMT",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:38 GMT",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// What is written is read again, and as `httpdate` reads it.
+        #[test]
+        fn a_date_that_is_written_is_read_again(date in 0i64..253_402_300_799) {
+            let text = format(date);
+            prop_assert_eq!(parse(text.as_bytes(), NOW), Some(date), "{}", &text);
+            let theirs = httpdate::parse_http_date(&text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            prop_assert_eq!(theirs.map(|since| since.as_secs()), u64::try_from(date).ok());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), now in any::<i32>()) {
+            let _ = parse(&bytes, i64::from(now));
+        }
+    }
+}

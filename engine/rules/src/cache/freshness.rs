@@ -75,7 +75,7 @@ pub fn lifetime(
     received: UnixSeconds,
 ) -> Lifetime {
     let status = response.head.status;
-    if let Some(ttl) = policy.ttl.filter(|_| policy.ignore_origin && !is_error(status)) {
+    if let Some(ttl) = policy.ttl.filter(|_| policy.ignore_origin && is_pinnable(status)) {
         return Lifetime { seconds: whole(ttl), by: By::Pinned };
     }
     if let (Some(ttl), true) = (policy.negative_ttl, policy.ignore_origin && is_negative(status)) {
@@ -94,7 +94,7 @@ pub fn lifetime(
     if let (Some(ttl), true) = (policy.negative_ttl, is_negative(status)) {
         return Lifetime { seconds: whole(ttl), by: By::NegativeTtl };
     }
-    if let (Some(ttl), true) = (policy.ttl, is_heuristically_cacheable(status) && !is_error(status)) {
+    if let (Some(ttl), true) = (policy.ttl, is_pinnable(status)) {
         return Lifetime { seconds: whole(ttl), by: By::Ttl };
     }
     // RFC 9111 §4.2.2: `public` allows a guess for any status.
@@ -160,11 +160,13 @@ fn is_negative(status: u16) -> bool {
     matches!(status, 404 | 405 | 410 | 414 | 501)
 }
 
-fn is_error(status: u16) -> bool {
-    status >= 400
+/// Whether the `ttl` of a route is about it: a success or a redirection that may be kept by default. A 302 may well be
+/// to where one client has to log in.
+fn is_pinnable(status: u16) -> bool {
+    is_heuristically_cacheable(status) && status < 400
 }
 
-/// Whole seconds of a duration of the configuration.
+/// Seconds of a duration of the configuration, begun ones included.
 pub(super) fn whole(duration: Duration) -> Seconds {
-    seconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    seconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(999))
 }

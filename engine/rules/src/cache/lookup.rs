@@ -146,7 +146,9 @@ impl Asked {
         }
         let keyed = |name: &str| policy.key.headers.iter().any(|header| header == name);
         self.has_authorization = table.has(Name::Authorization) && !policy.key.identity && !keyed("authorization");
-        self.has_cookie = table.has(Name::Cookie) && !policy.key.identity && !keyed("cookie");
+        // Where some cookies are part of the key, or the origin has no say, the others do not go to the origin.
+        let only_keyed = policy.key.identity || !policy.key.cookies.is_empty() || policy.ignore_origin;
+        self.has_cookie = table.has(Name::Cookie) && !only_keyed && !keyed("cookie");
         self.is_conditional = table.has(Name::IfNoneMatch) || table.has(Name::IfModifiedSince);
         // RFC 9110 §14.2: Range means something for GET alone.
         self.has_range = table.has(Name::Range) && self.method == Method::Get;
@@ -235,9 +237,9 @@ pub fn decide(asked: &Asked, found: Found<'_>, now: Moment) -> Decision {
         },
     };
     match decision {
-        Decision::Validate(_) | Decision::Fill(_) | Decision::Pass(_) if asked.control.only_if_cached => {
-            Decision::GatewayTimeout
-        }
+        // A method that the cache has nothing to do with is not its to refuse.
+        Decision::Pass(Forward::Method) | Decision::Hit(_) => decision,
+        _ if asked.control.only_if_cached => Decision::GatewayTimeout,
         decision => decision,
     }
 }

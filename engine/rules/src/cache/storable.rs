@@ -136,9 +136,11 @@ pub fn judge_merged(
     random: u32,
 ) -> Result<Storable, NotStored> {
     let parsed = stored::parse(merged).ok_or(NotStored::Head)?;
-    let mut storable = judge(policy, asked, Response { bytes: merged, head: &parsed }, times, random)?;
+    // A HEAD, whose own response would not be stored, confirms what a GET has brought.
+    let asked = Asked { may_store: true, ..*asked };
+    let mut storable = judge(policy, &asked, Response { bytes: merged, head: &parsed }, times, random)?;
     // `Age` is not stored, so how old it is comes from the response that confirms it.
-    let age = freshness::initial_age_millis(update, times);
+    let age = if policy.ignore_origin { 0 } else { freshness::initial_age_millis(update, times) };
     let left = freshness::fresh_millis(storable.facts.lifetime, age, policy.jitter_percent, random);
     storable.facts.initial_age_millis = age;
     storable.facts.fresh_until = times.received.after(left);
@@ -182,10 +184,10 @@ fn permit(
     if asked.has_authorization && !control.allows_authorization() {
         return Err(NotStored::Authorization);
     }
-    if asked.has_cookie && !lifetime.by.is_explicit() && !control.public && !is_pinned {
+    if asked.has_cookie && !lifetime.by.is_explicit() && !control.public {
         return Err(NotStored::Cookie);
     }
-    if policy.set_cookie == SetCookie::Refuse && table.has(Name::SetCookie) {
+    if policy.set_cookie == SetCookie::Pass && table.has(Name::SetCookie) {
         return Err(NotStored::SetCookie);
     }
     Ok(lifetime)

@@ -78,7 +78,8 @@ impl Facts {
         self.etag.and_then(|etag| head.get(etag.range()))
     }
 
-    /// Makes it stale from now on: a soft purge, or an unsafe method that went to its target (RFC 9111 §4.4).
+    /// Makes it stale from now on: a soft purge. What an unsafe method invalidates is not given again at all, since
+    /// RFC 9111 §4.4 does not let it be given stale.
     pub fn expire(&mut self, now: Moment) {
         self.fresh_until = self.fresh_until.min(now);
     }

@@ -61,7 +61,7 @@ impl Default for CachePolicy {
             stale_if_error: None,
             jitter_percent: 0,
             key: KeyParts::default(),
-            set_cookie: SetCookie::Refuse,
+            set_cookie: SetCookie::Pass,
             post: false,
             query: false,
             request_bytes_max: 64 << 10,
@@ -100,8 +100,8 @@ pub enum QueryPart {
 /// What happens to responses that set a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetCookie {
-    /// They are not stored.
-    Refuse,
+    /// They are passed on and not stored.
+    Pass,
     /// They are stored without the cookie, which only the client gets whose request went to the origin.
     Strip,
     /// They are stored as they are.
