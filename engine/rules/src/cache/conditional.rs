@@ -183,3 +183,175 @@ pub fn after_head(response: Response<'_>, facts: &Facts, head: &[u8], length: u6
     let same_length = own_length.is_none_or(|own: u64| own == length);
     if same_tag && same_date && same_length { AfterHead::Freshen } else { AfterHead::Expire }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{DATE, WALL, get, ok, received, stored};
+    use super::super::storable::Storable;
+    use super::*;
+
+    fn kept(fields: &str) -> Storable {
+        stored(&ok(&format!("Cache-Control: max-age=9\n{fields}"))).unwrap_or_else(|why| panic!("{why:?}"))
+    }
+
+    fn is_not_modified(response: &str, request: &str) -> bool {
+        let kept = kept(response);
+        precondition(get(request).view(), &kept.facts, &kept.head, WALL) == Precondition::NotModified
+    }
+
+    /// RFC 9110 §13.1.2: weak comparison, lists, and what some send that is not quite an entity tag.
+    #[test]
+    fn if_none_match_compares_weakly() {
+        for (etag, asked, expected) in [
+            ("\"a\"", "\"a\"", true),
+            ("\"a\"", "\"b\"", false),
+            ("\"a\"", "W/\"a\"", true),
+            ("W/\"a\"", "\"a\"", true),
+            ("W/\"a\"", "W/\"a\"", true),
+            ("w/\"a\"", "W/\"a\"", true),
+            ("\"a\"", "\"A\"", false),
+            ("\"a\"", "*", true),
+            ("\"a\"", "\"x\", \"a\"", true),
+            ("\"a\"", "\"a\",\"x\"", true),
+            ("\"a\"", ", \"x\" ,, \"a\" ,", true),
+            ("\"a\"", "\"x\"\nIf-None-Match: \"a\"", true),
+            ("\"a, b\"", "\"x\", \"a, b\"", true),
+            ("\"a, b\"", "\"a\", \"b\"", false),
+            ("\"a\u{e9}\"", "\"a\u{e9}\"", true),
+            // Not entity tags, but sent.
+            ("a", "a", true),
+            ("a", "x, a", true),
+            ("\"a\"", "a", false),
+            ("\"a\"", "\"a", false),
+        ] {
+            assert_eq!(
+                is_not_modified(&format!("ETag: {etag}"), &format!("If-None-Match: {asked}")),
+                expected,
+                "{etag} {asked}"
+            );
+        }
+        assert!(!is_not_modified("", "If-None-Match: \"a\"") && is_not_modified("", "If-None-Match: *"));
+    }
+
+    /// RFC 9110 §13.1.3, §13.2.2; RFC 9111 §4.3.2.
+    #[test]
+    fn if_modified_since_counts_without_if_none_match() {
+        let modified = "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT";
+        for (response, request, expected) in [
+            (modified, "If-Modified-Since: Sun, 06 Nov 1994 07:49:37 GMT", true),
+            (modified, "If-Modified-Since: Sun, 06 Nov 1994 07:49:38 GMT", true),
+            (modified, "If-Modified-Since: Sun, 06 Nov 1994 07:49:36 GMT", false),
+            (modified, "If-Modified-Since: Sunday, 06-Nov-94 07:49:37 GMT", true),
+            (modified, "If-Modified-Since: Sun Nov  6 07:49:37 1994", true),
+            (modified, "If-Modified-Since: tomorrow", false),
+            (
+                modified,
+                "If-Modified-Since: Sun, 06 Nov 1994 07:49:37 GMT\nIf-Modified-Since: Sun, 06 Nov 1994 07:49:37 GMT",
+                false,
+            ),
+            // Date stands for Last-Modified.
+            ("", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", true),
+            ("", "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT", false),
+            // The tag is the more exact one.
+            (modified, "If-None-Match: \"x\"\nIf-Modified-Since: Sun, 06 Nov 1994 07:49:37 GMT", false),
+            (modified, "", false),
+        ] {
+            assert_eq!(is_not_modified(response, request), expected, "{response} {request}");
+        }
+    }
+
+    /// RFC 9110 §13.2.1: a stored error is sent as it is.
+    #[test]
+    fn preconditions_are_about_success() {
+        let gone = received(404, &format!("Date: {DATE}\nCache-Control: max-age=9\nETag: \"a\""));
+        let gone = stored(&gone).unwrap_or_else(|why| panic!("{why:?}"));
+        let found = precondition(get("If-None-Match: \"a\"").view(), &gone.facts, &gone.head, WALL);
+        assert_eq!(found, Precondition::Met);
+    }
+
+    /// RFC 9110 §15.4.5.
+    #[test]
+    fn a_304_leaves_out_what_the_client_knows() {
+        let lines = |fields: &str| {
+            let kept = kept(fields);
+            let parsed = super::super::stored::parse(&kept.head).unwrap_or_default();
+            let mut out = Vec::new();
+            not_modified(Response { bytes: &kept.head, head: &parsed }, &mut out);
+            String::from_utf8_lossy(&out).replace("\r\n", "\n")
+        };
+        let fields = "ETag: \"a\"\nLast-Modified: x\nContent-Type: a/b\nContent-Encoding: gzip\nContent-Language: en\n\
+                      Content-Location: /x\nVary: A\nExpires: x\nX-A: 1";
+        let expected = format!(
+            "Date: {DATE}\nCache-Control: max-age=9\nETag: \"a\"\nContent-Location: /x\nVary: A\nExpires: x\nX-A: 1\n"
+        );
+        assert_eq!(lines(fields), expected);
+        assert!(lines("Last-Modified: x").contains("Last-Modified: x"));
+    }
+
+    /// RFC 9111 §4.3.1.
+    #[test]
+    fn the_origin_is_asked_with_all_validators() {
+        let asked = |all: &[&str]| {
+            let all: Vec<Storable> = all.iter().map(|fields| kept(fields)).collect();
+            let mut out = Vec::new();
+            validation(all.iter().map(|one| (&one.facts, &*one.head)), &mut out);
+            String::from_utf8_lossy(&out).replace("\r\n", "\n")
+        };
+        let modified = "Last-Modified: Sun Nov  6 07:49:37 1994";
+        let since = "If-Modified-Since: Sun, 06 Nov 1994 07:49:37 GMT\n";
+        assert_eq!(asked(&[""]), "");
+        assert_eq!(asked(&[modified]), since);
+        assert_eq!(asked(&["ETag: \"a\""]), "If-None-Match: \"a\"\n");
+        let several = ["ETag: W/\"a\"\nLast-Modified: Sun Nov  6 07:49:37 1994", "ETag: b", "", "ETag: W/\"a\""];
+        assert_eq!(asked(&several), format!("If-None-Match: W/\"a\", b\n{since}"));
+        assert_eq!(asked(&["ETag: \"a\"", modified]), "If-None-Match: \"a\"\n");
+        let many: Vec<String> = (0..20).map(|number| format!("ETag: \"{number}\"")).collect();
+        assert_eq!(asked(&many.iter().map(String::as_str).collect::<Vec<_>>()).matches('"').count(), 2 * TAGS_MAX);
+    }
+
+    /// RFC 9111 §4.3.4.
+    #[test]
+    fn a_304_confirms_what_has_its_validator() {
+        let modified = "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT";
+        let chosen = |response: &str, all: &[&str]| {
+            let all: Vec<Storable> = all.iter().map(|fields| kept(fields)).collect();
+            confirmed(received(304, response).view(), all.iter().map(|one| (&one.facts, &*one.head)), WALL)
+        };
+        let all = ["ETag: \"a\"", "ETag: \"b\"", "ETag: \"a\"", "ETag: W/\"c\"", modified, ""];
+        for (response, expected) in [
+            ("ETag: \"a\"", &[0, 2][..]),
+            ("ETag: \"b\"", &[1]),
+            ("ETag: \"x\"", &[]),
+            ("ETag: \"c\"", &[]),
+            ("ETag: W/\"c\"", &[3]),
+            ("ETag: W/\"b\"", &[1]),
+            (modified, &[4]),
+            ("Last-Modified: Sun, 06 Nov 1994 06:49:37 GMT", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(chosen(response, &all), expected, "{response}");
+        }
+        assert_eq!(chosen("", &["ETag: \"a\""]), [0]);
+        assert_eq!(chosen("ETag: \"x\"", &["ETag: \"a\""]), [0; 0]);
+    }
+
+    /// RFC 9111 §4.3.5.
+    #[test]
+    fn a_head_freshens_what_it_agrees_with() {
+        let kept = kept("ETag: \"a\"\nLast-Modified: Sun, 06 Nov 1994 07:49:37 GMT");
+        for (status, fields, expected) in [
+            (200, "", AfterHead::Freshen),
+            (200, "ETag: \"a\"\nContent-Length: 5", AfterHead::Freshen),
+            (200, "ETag: \"b\"", AfterHead::Expire),
+            (200, "ETag: W/\"a\"", AfterHead::Expire),
+            (200, "Content-Length: 6", AfterHead::Expire),
+            (200, "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT", AfterHead::Freshen),
+            (200, "Last-Modified: Sun, 06 Nov 1994 07:49:38 GMT", AfterHead::Expire),
+            (410, "", AfterHead::Expire),
+            (503, "", AfterHead::Nothing),
+        ] {
+            let found = after_head(received(status, fields).view(), &kept.facts, &kept.head, 5, WALL);
+            assert_eq!(found, expected, "{status} {fields}");
+        }
+    }
+}

@@ -102,3 +102,110 @@ pub fn target(policy: &CachePolicy, target: &Target) -> Option<String> {
     }
     (kept != target.as_str()).then_some(kept)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use sluice_wire::h1::encode;
+    use sluice_wire::writer::Writer;
+
+    use super::super::sample::{get, sent};
+    use super::*;
+
+    /// The fields that go to the origin, in lower case.
+    fn kept(policy: &CachePolicy, fields: &str) -> String {
+        let request = get(fields);
+        let mut edits = Edits::default();
+        edits.remove(NameSet::of(&[Name::Host]));
+        edit(policy, request.view(), &mut edits);
+        let mut space = vec![0; 4096];
+        let mut writer = Writer::new(&mut space);
+        encode::request(&mut writer, request.view(), "/", "a", &edits);
+        let length = writer.finish().unwrap();
+        let text = String::from_utf8_lossy(&space[..length]).into_owned();
+        text.trim_end().split("\r\n").skip(2).collect::<Vec<_>>().join("\n")
+    }
+
+    /// ATTACKS.md row 24: what is not part of the key, and what no `Vary` will name, does not go.
+    #[test]
+    fn what_frameworks_take_for_the_request_itself_does_not_go() {
+        let policy = CachePolicy::default();
+        for name in OTHER_NAMES.iter().chain(&["If-None-Match", "If-Modified-Since", "If-Match", "If-Range", "Range"]) {
+            assert_eq!(kept(&policy, &format!("{name}: x\nX-A: 1")), "X-A: 1", "{name}");
+        }
+        let selecting = "Accept: a\nAccept-Encoding: b\nAccept-Language: c\nOrigin: d\nUser-Agent: e\nCookie: f=1\nAuthorization: g";
+        assert_eq!(kept(&policy, selecting), selecting);
+        let mut keyed = policy;
+        keyed.key.headers.push("x-http-method-override".into());
+        assert_eq!(kept(&keyed, "X-HTTP-Method-Override: x"), "X-HTTP-Method-Override: x");
+    }
+
+    #[test]
+    fn only_cookies_of_the_key_go_where_the_others_could_not_matter() {
+        let mut keyed = CachePolicy::default();
+        keyed.key.cookies = vec!["b".into(), "a".into()];
+        assert_eq!(kept(&keyed, "Cookie: a=1; s=2\nCookie: b=3"), "Cookie: b=3; a=1");
+        assert_eq!(kept(&keyed, "Cookie: s=2"), "");
+        let pinned = CachePolicy { ignore_origin: true, ..CachePolicy::default() };
+        assert_eq!(kept(&pinned, "Cookie: a=1\nAuthorization: b\nX-A: 1"), "X-A: 1");
+        let mut own = pinned.clone();
+        own.key.identity = true;
+        assert_eq!(kept(&own, "Cookie: a=1\nAuthorization: b"), "Cookie: a=1\nAuthorization: b");
+        let mut whole = pinned;
+        whole.key.headers.push("cookie".into());
+        whole.key.cookies.push("a".into());
+        assert_eq!(kept(&whole, "Cookie: a=1; b=2"), "Cookie: a=1; b=2");
+    }
+
+    #[test]
+    fn only_parameters_of_the_key_go() {
+        let mut policy = CachePolicy::default();
+        let target = |policy: &CachePolicy, text: &str| super::target(policy, &sent("GET", text, "").target);
+        assert_eq!(target(&policy, "/a?x=1&evil=2"), None);
+        policy.key.query = QueryPart::Only(vec!["y".into(), "x".into()]);
+        for (text, expected) in [
+            ("/a?x=1&evil=2", Some("/a?x=1")),
+            ("/a?x=1&y=2&x=3", Some("/a?y=2&x=1&x=3")),
+            ("/a?evil", Some("/a")),
+            ("/a?", Some("/a")),
+            ("/a", None),
+            ("/a?y=2&x=1", None),
+        ] {
+            assert_eq!(target(&policy, text).as_deref(), expected, "{text}");
+        }
+    }
+
+    /// One key, one request to the origin: whatever differs in what is sent differs in the key.
+    #[test]
+    fn what_goes_is_part_of_the_key() {
+        let mut policy = CachePolicy { ignore_origin: true, ..CachePolicy::default() };
+        policy.key.query = QueryPart::Only(vec!["x".into()]);
+        policy.key.cookies.push("c".into());
+        let of = |text: &str, fields: &str| {
+            let request = sent("GET", text, fields);
+            let subject = key::Subject {
+                route: "r",
+                scheme: "http",
+                authority: "a",
+                target: &request.target,
+                request: request.view(),
+                method: super::super::lookup::Method::Get,
+                trusted: false,
+                identity: None,
+                content: None,
+            };
+            let mut bytes = Vec::new();
+            key::primary(&policy.key, &subject, &mut bytes);
+            let sent = super::target(&policy, &request.target).unwrap_or_else(|| request.target.as_str().to_owned());
+            (bytes, sent, kept(&policy, fields))
+        };
+        let requests = ["/a?x=1", "/a?x=1&y=2", "/a?y=2", "/a", "/a?x=2", "/a?x=1&x=2"];
+        let fields = ["", "Cookie: c=1", "Cookie: c=1; d=2", "Cookie: c=2", "Authorization: x"];
+        let all: Vec<_> = requests.iter().flat_map(|text| fields.iter().map(|fields| of(text, fields))).collect();
+        for one in &all {
+            for other in &all {
+                assert_eq!(one.0 == other.0, (&one.1, &one.2) == (&other.1, &other.2), "{one:?} {other:?}");
+            }
+        }
+    }
+}

@@ -170,3 +170,169 @@ fn is_pinnable(status: u16) -> bool {
 pub(super) fn whole(duration: Duration) -> Seconds {
     seconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).saturating_add(999))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{AT_ONCE, DATE, RECEIVED, Received, WALL, ok, received};
+    use super::super::stored;
+    use super::*;
+
+    fn lifetime_by(policy: &CachePolicy, response: &Received) -> (Seconds, By) {
+        let control = ResponseControl::of(response.view());
+        let lifetime = lifetime(policy, response.view(), &control, WALL);
+        (lifetime.seconds, lifetime.by)
+    }
+
+    fn lifetime_of(response: &Received) -> (Seconds, By) {
+        lifetime_by(&CachePolicy::default(), response)
+    }
+
+    /// RFC 9111 §4.2.1, §5.2.2.10, §5.3; RFC 9213 §2.2.
+    #[test]
+    fn the_more_exact_statement_counts() {
+        for (fields, expected) in [
+            ("Cache-Control: max-age=60, s-maxage=10", (10, By::SMaxage)),
+            ("Cache-Control: s-maxage=x, max-age=60", (0, By::SMaxage)),
+            ("Cache-Control: max-age=60\nExpires: Sun, 06 Nov 1994 09:49:37 GMT", (60, By::MaxAge)),
+            ("Cache-Control: max-age=0\nExpires: Sun, 06 Nov 1994 09:49:37 GMT", (0, By::MaxAge)),
+            ("Cache-Control: public\nExpires: Sun, 06 Nov 1994 09:49:37 GMT", (3600, By::Expires)),
+            ("Expires: Sun, 06 Nov 1994 08:49:37 GMT", (0, By::Expires)),
+            ("Expires: Sun, 06 Nov 1994 07:49:37 GMT", (0, By::Expires)),
+            ("CDN-Cache-Control: max-age=1\nCache-Control: s-maxage=60", (1, By::MaxAge)),
+            ("CDN-Cache-Control: foo\nExpires: Sun, 06 Nov 1994 09:49:37 GMT", (0, By::Nobody)),
+            ("", (0, By::Nobody)),
+        ] {
+            assert_eq!(lifetime_of(&ok(fields)), expected, "{fields}");
+        }
+    }
+
+    /// RFC 9111 §5.3: what is no date, or more than one, is in the past; a cache does not go on to guess.
+    #[test]
+    fn an_invalid_expires_has_expired() {
+        for expires in [
+            "0",
+            "-1",
+            "tomorrow",
+            "Sun, 06 Nov 2094 08:49:37 UTC",
+            "Sun, 6 Nov 2094 08:49:37 GMT",
+            "Sun, 06 Nov 2094 08:49:37 GMT, Sun, 06 Nov 2094 08:49:37 GMT",
+            "Sun, 06 Nov 2094 08:49:37 GMT\nExpires: Sun, 06 Nov 2094 08:49:38 GMT",
+        ] {
+            let response = ok(&format!("Expires: {expires}\nLast-Modified: Sun, 06 Nov 1984 08:49:37 GMT"));
+            assert_eq!(lifetime_of(&response), (0, By::Expires), "{expires}");
+        }
+        let far = ok("Expires: Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(lifetime_of(&far), (SECONDS_MAX, By::Expires));
+    }
+
+    /// RFC 9111 §4.2.1: `Expires` is relative to `Date`, and without one to when the response came.
+    #[test]
+    fn expires_is_relative_to_date() {
+        let fast = received(200, "Date: Sun, 06 Nov 1994 09:49:37 GMT\nExpires: Sun, 06 Nov 1994 09:50:37 GMT");
+        assert_eq!(lifetime_of(&fast), (60, By::Expires));
+        for date in ["", "Date: today\n"] {
+            let without = received(200, &format!("{date}Expires: Sun, 06 Nov 1994 08:50:37 GMT"));
+            assert_eq!(lifetime_of(&without), (60, By::Expires));
+        }
+    }
+
+    /// RFC 9111 §4.2.2, RFC 9110 §15.1.
+    #[test]
+    fn a_guess_is_a_tenth_of_the_time_since_the_last_change() {
+        let hour = "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT";
+        let of = |status: u16, fields: &str| lifetime_of(&received(status, &format!("Date: {DATE}\n{hour}{fields}")));
+        for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+            assert_eq!(of(status, ""), (360, By::Heuristic), "{status}");
+        }
+        for status in [201, 202, 299, 302, 303, 307, 400, 403, 500, 502, 503, 504, 599] {
+            assert_eq!(of(status, ""), (0, By::Nobody), "{status}");
+            assert_eq!(of(status, "\nCache-Control: public"), (360, By::Heuristic), "{status}");
+        }
+        assert_eq!(lifetime_of(&ok("Last-Modified: Sun, 06 Nov 1904 07:49:37 GMT")), (HEURISTIC_MAX, By::Heuristic));
+        assert_eq!(lifetime_of(&ok("Last-Modified: Sun, 06 Nov 1994 09:49:37 GMT")), (0, By::Heuristic));
+        assert_eq!(lifetime_of(&ok("Last-Modified: yesterday")), (0, By::Nobody));
+    }
+
+    /// What the route says holds where the origin says nothing, or whatever it says.
+    #[test]
+    fn the_route_fills_what_the_origin_leaves_open() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let filling = CachePolicy { ttl: seconds(30), negative_ttl: seconds(5), ..CachePolicy::default() };
+        let pinning = CachePolicy { ignore_origin: true, ..filling.clone() };
+        for (status, fields, filled, pinned) in [
+            (200, "", (30, By::Ttl), (30, By::Pinned)),
+            (200, "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT", (30, By::Ttl), (30, By::Pinned)),
+            (200, "Cache-Control: max-age=9", (9, By::MaxAge), (30, By::Pinned)),
+            (200, "Cache-Control: no-cache", (30, By::Ttl), (30, By::Pinned)),
+            (200, "Expires: 0", (0, By::Expires), (30, By::Pinned)),
+            (301, "", (30, By::Ttl), (30, By::Pinned)),
+            (302, "", (0, By::Nobody), (0, By::Nobody)),
+            (404, "", (5, By::NegativeTtl), (5, By::NegativeTtl)),
+            (404, "Cache-Control: max-age=9", (9, By::MaxAge), (5, By::NegativeTtl)),
+            (500, "", (0, By::Nobody), (0, By::Nobody)),
+        ] {
+            let response = received(status, &format!("Date: {DATE}\n{fields}"));
+            assert_eq!(lifetime_by(&filling, &response), filled, "{status} {fields}");
+            assert_eq!(lifetime_by(&pinning, &response), pinned, "{status} {fields}");
+        }
+        let without = CachePolicy { negative_ttl: None, ..filling };
+        assert_eq!(lifetime_by(&without, &received(404, "")), (0, By::Nobody));
+        assert_eq!(whole(Duration::from_millis(1500)), 2);
+    }
+
+    /// RFC 9111 §5.1.
+    #[test]
+    fn an_invalid_age_is_ignored_and_of_a_list_the_first_counts() {
+        for (value, expected) in [
+            ("0", 0),
+            ("7200", 7200),
+            ("7200, 0", 7200),
+            ("0, 7200", 0),
+            ("7200\nAge: 0", 7200),
+            ("0\nAge: 7200", 0),
+            ("2147483648", SECONDS_MAX),
+            ("99999999999999999999", SECONDS_MAX),
+            ("-7200", 0),
+            ("7200.0", 0),
+            ("a7200", 0),
+            ("7200a", 0),
+            ("7200;foo=bar", 0),
+            ("\"7200\"", 0),
+            ("", 0),
+        ] {
+            assert_eq!(age(ok(&format!("Age: {value}")).view()), expected, "{value}");
+        }
+    }
+
+    /// RFC 9111 §4.2.3.
+    #[test]
+    fn the_age_is_the_larger_of_what_date_and_age_say() {
+        let initial = |fields: &str, times: Times| initial_age_millis(received(200, fields).view(), times);
+        let slow = Times { received: RECEIVED.after(2500), ..AT_ONCE };
+        for (fields, at_once, after_a_wait) in [
+            ("", 0, 2500),
+            ("Date: Sun, 06 Nov 1994 08:49:37 GMT", 0, 2500),
+            ("Date: Sun, 06 Nov 1994 08:49:27 GMT", 10_000, 10_000),
+            ("Date: Sun, 06 Nov 1994 08:49:27 GMT\nAge: 60", 60_000, 62_500),
+            ("Date: Sun, 06 Nov 1994 08:50:27 GMT", 0, 2500),
+            ("Age: 60", 60_000, 62_500),
+        ] {
+            assert_eq!((initial(fields, AT_ONCE), initial(fields, slow)), (at_once, after_a_wait), "{fields}");
+        }
+        let facts = super::super::sample::facts("Cache-Control: max-age=100\nAge: 60");
+        let stored::Facts { received, .. } = facts;
+        assert_eq!((facts.age(received.after(1999)), facts.ttl(received.after(1999))), (61, 38));
+        assert_eq!((facts.age(received.after(40_000)), facts.is_fresh(received.after(40_000))), (100, false));
+        assert_eq!((facts.ttl(received.after(40_000)), facts.ttl(received.after(40_001))), (0, -1));
+    }
+
+    /// It expires early, never late, and by no more than its share.
+    #[test]
+    fn jitter_takes_from_what_is_left() {
+        assert_eq!(fresh_millis(100, 60_000, 10, 0), 40_000);
+        assert_eq!(fresh_millis(100, 60_000, 0, u32::MAX), 40_000);
+        assert_eq!(fresh_millis(100, 60_000, 10, u32::MAX), 36_001);
+        assert_eq!(fresh_millis(100, 100_001, 10, 7), 0);
+        assert_eq!(fresh_millis(SECONDS_MAX, 0, 100, u32::MAX), 32_768_000);
+    }
+}

@@ -83,3 +83,69 @@ fn of_same_authority(asked: Unsafe<'_>, rest: &str) -> Option<String> {
     let same = without_port(&canonical) == without_port(asked.authority);
     same.then(|| if rest[end..].starts_with('/') { rest[end..].to_owned() } else { format!("/{}", &rest[end..]) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::received;
+    use super::*;
+
+    fn targets_of(target: &str, status: u16, fields: &str) -> Vec<String> {
+        let mut normal = Target::default();
+        let policy = TargetPolicy::default();
+        assert_eq!(normal.read("POST", target.as_bytes(), policy), Ok(()));
+        let asked = Unsafe { scheme: "http", authority: "a.example:80", target: &normal, policy };
+        targets(asked, received(status, fields).view())
+    }
+
+    /// RFC 9110 §9.2.1; RFC 9111 §4.4: a method that is not known may do anything.
+    #[test]
+    fn methods_that_are_not_known_to_be_safe_are_not() {
+        assert!(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND"].into_iter().all(is_safe));
+        assert!(!["POST", "PUT", "DELETE", "PATCH", "M-SEARCH", "get", "FOO"].into_iter().any(is_safe));
+    }
+
+    /// RFC 9111 §4.4.
+    #[test]
+    fn a_change_makes_its_target_stale_and_what_it_names() {
+        fn all(others: &[&'static str]) -> Vec<&'static str> {
+            [&["/a/b?c"], others].concat()
+        }
+        for (fields, expected) in [
+            ("", all(&[])),
+            ("Location: /x", all(&["/x"])),
+            ("Location: /x\nContent-Location: /y?z", all(&["/x", "/y?z"])),
+            ("Location: /x\nContent-Location: /x", all(&["/x"])),
+            ("Content-Location: x", all(&["/a/x"])),
+            ("Content-Location: ../x", all(&["/x"])),
+            ("Content-Location: ?x", all(&["/a/b?x"])),
+            ("Location: /x#y", all(&["/x"])),
+            ("Location: /x/../%79", all(&["/y"])),
+            ("Location: http://a.example/x", all(&["/x"])),
+            ("Location: HTTP://A.Example:80/x", all(&["/x"])),
+            ("Location: //a.example/x", all(&["/x"])),
+            ("Location: http://a.example?x", all(&["/?x"])),
+            ("Location: http://a.example", all(&["/"])),
+            // Of another origin.
+            ("Location: https://a.example/x", all(&[])),
+            ("Location: http://b.example/x", all(&[])),
+            ("Location: http://a.example:81/x", all(&[])),
+            ("Location: //b.example/x", all(&[])),
+            ("Location: http://a.example@b.example/x", all(&[])),
+            ("Location: mailto:x", all(&[])),
+            ("Location: /..", all(&[])),
+            ("Location: ", all(&[])),
+            ("Location: /a/b?c", all(&[])),
+        ] {
+            assert_eq!(targets_of("/a/b?c", 201, fields), expected, "{fields}");
+        }
+        assert_eq!(targets_of("/a", 302, "Location: /b"), ["/a", "/b"]);
+    }
+
+    /// RFC 9111 §4.4: an error has changed nothing.
+    #[test]
+    fn an_error_makes_nothing_stale() {
+        for status in [100, 400, 404, 500, 503] {
+            assert_eq!(targets_of("/a", status, "Location: /b"), [""; 0], "{status}");
+        }
+    }
+}

@@ -186,3 +186,182 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(value);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use proptest::prelude::*;
+
+    use super::super::sample::{Sent, sent};
+    use super::*;
+
+    fn subject(request: &Sent) -> Subject<'_> {
+        Subject {
+            route: "r",
+            scheme: "http",
+            authority: "a",
+            target: &request.target,
+            request: request.view(),
+            method: Method::Get,
+            trusted: false,
+            identity: None,
+            content: None,
+        }
+    }
+
+    fn key_of(parts: &KeyParts, subject: &Subject<'_>) -> Vec<u8> {
+        let mut key = Vec::new();
+        primary(parts, subject, &mut key);
+        key
+    }
+
+    fn key(parts: &KeyParts, target: &str, fields: &str) -> Vec<u8> {
+        key_of(parts, &subject(&sent("GET", target, fields)))
+    }
+
+    /// Whether two requests have one key.
+    fn same(parts: &KeyParts, one: (&str, &str), other: (&str, &str)) -> bool {
+        key(parts, one.0, one.1) == key(parts, other.0, other.1)
+    }
+
+    #[test]
+    fn the_effective_request_is_the_key() {
+        let request = sent("GET", "/a", "");
+        let plain = subject(&request);
+        let parts = KeyParts::default();
+        let others = [
+            Subject { scheme: "https", ..plain },
+            Subject { authority: "b", ..plain },
+            Subject { authority: "a:80", ..plain },
+            Subject { route: "s", ..plain },
+            Subject { method: Method::Post, ..plain },
+            Subject { method: Method::Query, ..plain },
+            Subject { content: Some([0; 16]), ..plain },
+            Subject { content: Some([1; 16]), ..plain },
+        ];
+        let mut keys: Vec<Vec<u8>> = others.iter().map(|other| key_of(&parts, other)).collect();
+        keys.push(key_of(&parts, &plain));
+        let all = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), all);
+        assert_eq!(key_of(&parts, &Subject { method: Method::Head, ..plain }), key_of(&parts, &plain));
+        let apart = KeyParts { method: true, ..parts };
+        assert_ne!(key_of(&apart, &Subject { method: Method::Head, ..plain }), key_of(&apart, &plain));
+    }
+
+    /// A target has one form, and by default all of it counts.
+    #[test]
+    fn targets_are_told_apart_by_their_normal_form() {
+        let parts = KeyParts::default();
+        assert!(same(&parts, ("/a/../b", ""), ("/b", "")) && same(&parts, ("/%41", ""), ("/A", "")));
+        for (one, other) in
+            [("/a", "/b"), ("/a", "/a?"), ("/a?x=1", "/a?x=2"), ("/a?x=1&y=2", "/a?y=2&x=1"), ("/a?b", "/a?b=")]
+        {
+            assert!(!same(&parts, (one, ""), (other, "")), "{one} {other}");
+        }
+        assert!(same(&parts, ("/a", "X-A: 1\nCookie: a=1"), ("/a", "X-A: 2")));
+    }
+
+    #[test]
+    fn chosen_parts_tell_requests_apart_and_others_do_not() {
+        let query = KeyParts { query: QueryPart::Only(vec!["x".into(), "y".into()]), ..KeyParts::default() };
+        for (one, other, expected) in [
+            ("/a?x=1", "/a?x=1&z=1", true),
+            ("/a?x=1&y=2", "/a?y=2&x=1", true),
+            ("/a?x=1&x=2", "/a?x=2&x=1", false),
+            ("/a?x=1&x=1", "/a?x=1", false),
+            ("/a?x", "/a?x=", false),
+            ("/a?x=1", "/a?y=1", false),
+            ("/a?x=1", "/a?X=1", false),
+            ("/a", "/a?z", true),
+            ("/a?x=y=1", "/a?x=&y=1", false),
+        ] {
+            assert_eq!(same(&query, (one, ""), (other, "")), expected, "{one} {other}");
+        }
+        let none = KeyParts { query: QueryPart::Only(Vec::new()), ..KeyParts::default() };
+        assert!(same(&none, ("/a?x=1", ""), ("/a", "")));
+        let fields = KeyParts { headers: vec!["x-a".into(), "x-b".into()], ..KeyParts::default() };
+        for (one, other, expected) in [
+            ("X-A: 1", "x-a:   1", true),
+            ("X-A: 1", "X-A: 1\nX-C: 1", true),
+            ("X-A: 1", "X-B: 1", false),
+            ("X-A: 1\nX-B: 2", "X-B: 2\nX-A: 1", true),
+            ("X-A: 1\nX-A: 2", "X-A: 1, 2", false),
+            ("X-A:", "", false),
+        ] {
+            assert_eq!(same(&fields, ("/", one), ("/", other)), expected, "{one} {other}");
+        }
+        let cookies = KeyParts { cookies: vec!["a".into()], ..KeyParts::default() };
+        assert!(same(&cookies, ("/", "Cookie: b=1; a=2"), ("/", "Cookie: a=2;c=3")));
+        assert!(!same(&cookies, ("/", "Cookie: a=1"), ("/", "Cookie: a=2")));
+        assert!(!same(&cookies, ("/", "Cookie: a=1"), ("/", "Cookie: b=1")));
+    }
+
+    /// Nothing of one identity is given to another.
+    #[test]
+    fn identities_are_told_apart_where_the_route_says_so() {
+        let parts = KeyParts { identity: true, ..KeyParts::default() };
+        for (one, other) in [
+            ("Authorization: a", "Authorization: b"),
+            ("Authorization: a", ""),
+            ("Cookie: s=1", "Cookie: s=2"),
+            ("Authorization: a", "Cookie: a"),
+        ] {
+            assert!(!same(&parts, ("/", one), ("/", other)), "{one} {other}");
+        }
+        let request = sent("GET", "/", "");
+        let proved = Subject { identity: Some(b"me"), ..subject(&request) };
+        assert_ne!(key_of(&parts, &proved), key_of(&parts, &subject(&request)));
+        assert_eq!(key_of(&KeyParts::default(), &proved), key_of(&KeyParts::default(), &subject(&request)));
+    }
+
+    /// What a trusted proxy claims is passed on, so it has to tell requests apart; where clients are does not.
+    #[test]
+    fn claims_that_are_believed_are_part_of_the_key() {
+        let of = |trusted: bool, fields: &str| {
+            let request = sent("GET", "/", fields);
+            key_of(&KeyParts::default(), &Subject { trusted, ..subject(&request) })
+        };
+        for fields in [
+            "X-Forwarded-Host: evil",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Prefix: /x",
+            "Forwarded: for=a;host=evil",
+        ] {
+            assert_ne!(of(true, fields), of(true, ""), "{fields}");
+            assert_eq!(of(false, fields), of(false, ""), "{fields}");
+        }
+        for fields in ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4;by=_x", "X-Real-IP: 1.2.3.4"] {
+            assert_eq!(of(true, fields), of(true, ""), "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_hash_depends_on_its_secret() {
+        let secret = Secret(1, 2);
+        assert_eq!(secret.hash(b"a"), Secret(1, 2).hash(b"a"));
+        assert_ne!(secret.hash(b"a"), Secret(1, 3).hash(b"a"));
+        assert_ne!(secret.hash(b"a"), secret.hash(b"b"));
+    }
+
+    proptest! {
+        /// Different parts never give one key: each has its length in front.
+        #[test]
+        fn the_encoding_is_injective(
+            one in proptest::collection::vec("[a-c]{0,2}", 4), other in proptest::collection::vec("[a-c]{0,2}", 4),
+        ) {
+            let parts = KeyParts {
+                query: QueryPart::Only(vec!["x".into()]),
+                headers: vec!["x-a".into()],
+                cookies: vec!["c".into()],
+                ..KeyParts::default()
+            };
+            let of = |values: &[String]| {
+                let [path, query, field, cookie] = values else { return Vec::new() };
+                key(&parts, &format!("/{path}?x={query}"), &format!("X-A: {field}\nCookie: c={cookie}"))
+            };
+            prop_assert_eq!(of(&one) == of(&other), one == other);
+        }
+    }
+}

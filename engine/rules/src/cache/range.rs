@@ -186,3 +186,152 @@ impl Multipart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample::{WALL, get, ok, stored};
+    use super::*;
+
+    fn of(value: &str) -> Selection {
+        ranges(value.as_bytes(), 10)
+    }
+
+    /// RFC 9110 §14.1.2, §14.2.
+    #[test]
+    fn one_range() {
+        use Selection::{One, Unsatisfiable, Whole};
+        for (value, expected) in [
+            ("bytes=0-0", One(0..1)),
+            ("bytes=0-9", One(0..10)),
+            ("bytes=0-", One(0..10)),
+            ("bytes=5-", One(5..10)),
+            ("bytes=5-100", One(5..10)),
+            ("bytes=9-9", One(9..10)),
+            ("bytes=-3", One(7..10)),
+            ("bytes=-10", One(0..10)),
+            ("bytes=-99999999999999999999999", One(0..10)),
+            ("BYTES=1-2", One(1..3)),
+            ("bytes= 1-2 ", One(1..3)),
+            ("bytes=,1-2,", One(1..3)),
+            ("bytes=1-2, 99-", One(1..3)),
+            ("bytes=10-", Unsatisfiable),
+            ("bytes=10-20", Unsatisfiable),
+            ("bytes=99999999999999999999999-", Unsatisfiable),
+            ("bytes=-0", Unsatisfiable),
+            ("bytes=10-, -0", Unsatisfiable),
+            // What is not understood is ignored.
+            ("", Whole),
+            ("bytes", Whole),
+            ("bytes=", Whole),
+            ("bytes=,", Whole),
+            ("bytes=-", Whole),
+            ("bytes=a-b", Whole),
+            ("bytes=1", Whole),
+            ("bytes=2-1", Whole),
+            ("bytes=1-2-3", Whole),
+            ("bytes=--1", Whole),
+            ("bytes=1 - 2", Whole),
+            ("bytes=+1-2", Whole),
+            ("bytes=0x1-2", Whole),
+            ("bytes=1-2, x", Whole),
+            ("bytes =1-2", Whole),
+            ("lines=1-2", Whole),
+        ] {
+            assert_eq!(of(value), expected, "{value}");
+        }
+        assert_eq!(ranges(b"bytes=0-", 0), Unsatisfiable);
+        assert_eq!(ranges(b"bytes=-5", 0), Unsatisfiable);
+    }
+
+    /// RFC 9110 §14.2: parts that overlap or touch become one; many small ones are an attack.
+    #[test]
+    fn several_ranges() {
+        use Selection::{One, Several, Whole};
+        for (value, expected) in [
+            ("bytes=0-1,5-6", Several(vec![0..2, 5..7])),
+            ("bytes=5-6,0-1", Several(vec![5..7, 0..2])),
+            ("bytes=0-1,2-3", One(0..4)),
+            ("bytes=0-5,3-7", One(0..8)),
+            ("bytes=0-1,5-6,1-5", One(0..7)),
+            ("bytes=8-8,0-1,5-6,1-5", Several(vec![8..9, 0..7])),
+            ("bytes=0-,0-,0-,0-", One(0..10)),
+            ("bytes=-1,0-0", Several(vec![9..10, 0..1])),
+        ] {
+            assert_eq!(of(value), expected, "{value}");
+        }
+        let many = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));
+        assert_eq!((of(&many(RANGES_MAX)), of(&many(RANGES_MAX + 1))), (One(0..1), Whole));
+    }
+
+    /// RFC 9110 §13.1.5, §14.2.
+    #[test]
+    fn if_range_compares_strongly() {
+        let modified = "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT";
+        let just_now = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT";
+        let part = Selection::One(0..1);
+        for (response, request, expected) in [
+            ("", "", part.clone()),
+            ("ETag: \"a\"", "If-Range: \"a\"", part.clone()),
+            ("ETag: \"a\"", "If-Range: \"b\"", Selection::Whole),
+            ("ETag: W/\"a\"", "If-Range: W/\"a\"", Selection::Whole),
+            ("ETag: \"a\"", "If-Range: W/\"a\"", Selection::Whole),
+            ("", "If-Range: \"a\"", Selection::Whole),
+            (modified, "If-Range: Sun, 06 Nov 1994 07:49:37 GMT", part.clone()),
+            (modified, "If-Range: Sun, 06 Nov 1994 07:49:38 GMT", Selection::Whole),
+            (just_now, "If-Range: Sun, 06 Nov 1994 08:49:37 GMT", Selection::Whole),
+            (modified, "If-Range: x", Selection::Whole),
+            ("", "Range: bytes=1-1", Selection::Whole),
+        ] {
+            let kept =
+                stored(&ok(&format!("Cache-Control: max-age=9\n{response}"))).unwrap_or_else(|why| panic!("{why:?}"));
+            let request = get(&format!("Range: bytes=0-0\n{request}"));
+            assert_eq!(select(request.view(), &kept.facts, &kept.head, 10, WALL), expected, "{response}");
+        }
+    }
+
+    /// RFC 9110 §14.4, §14.6.
+    #[test]
+    fn parts_say_where_they_belong() {
+        let mut line = Vec::new();
+        content_range(&(0..5), 10, &mut line);
+        content_range_unsatisfied(10, &mut line);
+        assert_eq!(line, b"Content-Range: bytes 0-4/10\r\nContent-Range: bytes */10\r\n");
+        let multipart = Multipart::new(vec![0..2, 5..6], 10, Some(b"a/b"), 255);
+        let boundary = "000000000000000000000000000000ff";
+        let content = b"0123456789";
+        let mut whole = Vec::new();
+        for (before, range) in &multipart.parts {
+            whole.extend_from_slice(before);
+            whole.extend_from_slice(&content[range.start as usize..range.end as usize]);
+        }
+        whole.extend_from_slice(&multipart.end);
+        let expected = format!(
+            "\r\n--{boundary}\r\nContent-Type: a/b\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
+             \r\n--{boundary}\r\nContent-Type: a/b\r\nContent-Range: bytes 5-5/10\r\n\r\n5\r\n--{boundary}--\r\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&whole), expected);
+        assert_eq!(multipart.length, whole.len() as u64);
+        assert_eq!(multipart.content_type, format!("multipart/byteranges; boundary={boundary}").into_bytes());
+    }
+
+    proptest! {
+        /// Whatever is asked for, parts lie within the content, and none touches another.
+        #[test]
+        fn parts_lie_apart_within_the_content(value in "bytes=[0-9, -]{0,60}", length in 0u64..30) {
+            let parts = match ranges(value.as_bytes(), length) {
+                Selection::Whole | Selection::Unsatisfiable => Vec::new(),
+                Selection::One(range) => vec![range],
+                Selection::Several(parts) => {
+                    prop_assert!(parts.len() > 1);
+                    parts
+                }
+            };
+            let mut sorted = parts.clone();
+            sorted.sort_by_key(|part| part.start);
+            prop_assert!(parts.iter().all(|part| part.start < part.end && part.end <= length));
+            prop_assert!(sorted.windows(2).all(|two| two[0].end < two[1].start));
+        }
+    }
+}

@@ -134,3 +134,53 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     }
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(status: &CacheStatus<'_>) -> String {
+        let mut out = Vec::new();
+        status.write(&mut out);
+        String::from_utf8_lossy(&out).trim_end().trim_start_matches("Cache-Status: ").to_owned()
+    }
+
+    fn plain(outcome: Outcome) -> CacheStatus<'static> {
+        CacheStatus { outcome, stored: false, collapsed: false, ttl: None, detail: None, key: None }
+    }
+
+    /// RFC 9211 §2.
+    #[test]
+    fn each_outcome_has_its_line() {
+        let hit = |ttl, leave| plain(Outcome::Hit(Hit { age: 0, ttl, leave }));
+        let forwarded = |why, status| plain(Outcome::Forwarded { why, status });
+        for (status, expected) in [
+            (hit(9, Leave::Fresh), "sluice; hit; ttl=9"),
+            (hit(-9, Leave::WhileRevalidate), "sluice; hit; ttl=-9; detail=stale-while-revalidate"),
+            (hit(-9, Leave::IfError), "sluice; hit; ttl=-9; detail=stale-if-error"),
+            (hit(-9, Leave::MaxStale), "sluice; hit; ttl=-9; detail=max-stale"),
+            (forwarded(Forward::Method, None), "sluice; fwd=method"),
+            (forwarded(Forward::Rule, None), "sluice; fwd=bypass; detail=rule"),
+            (forwarded(Forward::VaryMiss, None), "sluice; fwd=vary-miss"),
+            (forwarded(Forward::Stale, Some(304)), "sluice; fwd=stale; fwd-status=304"),
+            (forwarded(Forward::RequestNoCache, None), "sluice; fwd=request; detail=no-cache"),
+            (
+                CacheStatus { stored: true, collapsed: true, ttl: Some(5), ..forwarded(Forward::UriMiss, None) },
+                "sluice; fwd=uri-miss; ttl=5; stored; collapsed",
+            ),
+            (
+                CacheStatus { detail: Some("private"), ..forwarded(Forward::UriMiss, None) },
+                "sluice; fwd=uri-miss; detail=private",
+            ),
+            (plain(Outcome::OnlyIfCached), "sluice; detail=only-if-cached"),
+            (
+                CacheStatus { key: Some("a\"b\\c\u{e4}\r\n"), ..hit(1, Leave::Fresh) },
+                "sluice; hit; ttl=1; key=\"a\\\"b\\\\c\"",
+            ),
+        ] {
+            assert_eq!(line(&status), expected);
+            let parsed = sfv::Parser::new(expected).parse::<sfv::List>();
+            assert!(parsed.is_ok_and(|list| list.len() == 1), "{expected}");
+        }
+    }
+}

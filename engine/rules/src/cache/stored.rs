@@ -183,3 +183,79 @@ pub fn freshen(policy: &CachePolicy, stored: Response<'_>, update: Response<'_>,
 pub fn content_type<'h>(stored: Response<'h>) -> Option<&'h [u8]> {
     stored.field(Name::ContentType).filter(|value| fields::is_value(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{DATE, WALL, ok, received};
+    use super::*;
+
+    fn lines(policy: &CachePolicy, response: &super::super::sample::Received) -> String {
+        let control = ResponseControl::of(response.view());
+        let head = head(policy, response.view(), &control, WALL);
+        String::from_utf8_lossy(&head).replace("\r\n", "\n")
+    }
+
+    /// RFC 9111 §3.1, RFC 9110 §6.6.1, §7.6.1.
+    #[test]
+    fn what_concerns_one_connection_is_not_stored() {
+        let response = ok(
+            "Connection: close, X-Hop\nX-Hop: 1\nKeep-Alive: 5\nProxy-Connection: x\nProxy-Authenticate: Basic\n\
+             Proxy-Authentication-Info: x\nTE: x\nTrailer: x\nUpgrade: x\nTransfer-Encoding: chunked\nAge: 5\nX-Kept: 1\n\
+             Sluice-Cache-Control: max-age=5\nCDN-Cache-Control: max-age=6\nVia: 1.1 x",
+        );
+        let expected = format!("HTTP/1.1 200 X\nDate: {DATE}\nX-Kept: 1\nCDN-Cache-Control: max-age=6\nVia: 1.1 x\n\n");
+        assert_eq!(lines(&CachePolicy::default(), &response), expected);
+        for without in ["", "Date: today"] {
+            let dated = format!("HTTP/1.1 200 X\nDate: {DATE}\n\n");
+            assert_eq!(lines(&CachePolicy::default(), &received(200, without)), dated);
+        }
+    }
+
+    /// RFC 9111 §5.2.2.4, §5.2.2.7.
+    #[test]
+    fn fields_that_are_withheld_are_not_stored() {
+        let response = ok("Cache-Control: no-cache=\"a, B\", private=c\nA: 1\nb: 2\nC: 3\nd: 4");
+        let stored = lines(&CachePolicy::default(), &response);
+        assert!(
+            !stored.contains("A: 1") && !stored.contains("b: 2") && !stored.contains("C: 3") && stored.contains("d: 4")
+        );
+    }
+
+    #[test]
+    fn a_cookie_is_stored_only_where_the_route_says_so() {
+        let response = ok("Set-Cookie: a=b");
+        for (set_cookie, expected) in [(SetCookie::Pass, false), (SetCookie::Strip, false), (SetCookie::Store, true)] {
+            let policy = CachePolicy { set_cookie, ..CachePolicy::default() };
+            assert_eq!(lines(&policy, &response).contains("Set-Cookie"), expected);
+        }
+    }
+
+    /// RFC 9111 §3.2: a 304 replaces what is stored under its names, but for what says how the content is coded.
+    #[test]
+    fn a_304_updates_what_is_stored() {
+        let stored =
+            ok("Cache-Control: max-age=1\nX-A: 1\nX-A: 2\nX-B: 1\nContent-Encoding: gzip\nContent-Type: text/plain");
+        let update = received(
+            304,
+            "Date: Sun, 06 Nov 1994 09:49:37 GMT\ncache-control: max-age=2\nx-a: 3\nX-C: 1\nX-C: 2\nContent-Encoding: br\n\
+             Content-Length: 5\nContent-Range: bytes 0-1/2\nContent-Type: text/html\nConnection: X-D\nX-D: 1\nAge: 7\nSet-Cookie: a",
+        );
+        let policy = CachePolicy::default();
+        let merged = freshen(&policy, stored.view(), update.view(), WALL).unwrap_or_default();
+        let expected = "HTTP/1.1 200 X\nX-B: 1\nContent-Encoding: gzip\nDate: Sun, 06 Nov 1994 09:49:37 GMT\n\
+                        cache-control: max-age=2\nx-a: 3\nX-C: 1\nX-C: 2\nContent-Type: text/html\n\n";
+        assert_eq!(String::from_utf8_lossy(&merged).replace("\r\n", "\n"), expected);
+    }
+
+    #[test]
+    fn a_stored_head_is_read_again() {
+        let storable =
+            super::super::sample::stored(&ok("Cache-Control: max-age=9\nETag: W/\"x, y\"\nContent-Type: a/b"));
+        let head = storable.as_ref().map(|storable| storable.head.clone()).unwrap_or_default();
+        let parsed = parse(&head);
+        let view = parsed.as_ref().map(|parsed| Response { bytes: &head, head: parsed });
+        assert_eq!(view.and_then(content_type), Some(&b"a/b"[..]));
+        assert_eq!(storable.ok().and_then(|s| s.facts.etag_of(&head)), Some(&b"W/\"x, y\""[..]));
+        assert_eq!(parse(b"no head"), None);
+    }
+}

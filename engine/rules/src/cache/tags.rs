@@ -169,3 +169,84 @@ fn canonical_host(text: &str) -> Result<String, InvalidPattern> {
     authority::canonical(text.as_bytes(), &mut canonical).map_err(|_| InvalidPattern::Host)?;
     Ok(canonical)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::ok;
+    use super::*;
+
+    #[test]
+    fn tags_are_separated_by_commas_or_spaces() {
+        let default = CachePolicy::default();
+        let own = CachePolicy { tags: Some("x-tags".into()), ..default.clone() };
+        for (policy, fields, expected) in [
+            (&default, "", &[][..]),
+            (&default, "Cache-Tag: a, B,,a", &["a", "b"]),
+            (&default, "Surrogate-Key: a b  c", &["a", "b", "c"]),
+            (&default, "Cache-Tag: a\nSurrogate-Key: b\nCache-Tag: c", &["a", "c", "b"]),
+            (&own, "X-Tags: a b\nCache-Tag: c", &["a", "b"]),
+            (&default, "Cache-Tag: \u{e4}", &["\u{e4}"]),
+        ] {
+            assert_eq!(of(policy, ok(fields).view()), expected, "{fields}");
+        }
+        let many = (0..100).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(of(&default, ok(&format!("Cache-Tag: {many}")).view()).len(), TAGS_MAX);
+        let long = "a".repeat(TAG_BYTES_MAX + 1);
+        assert_eq!(of(&default, ok(&format!("Cache-Tag: {long}, b")).view()), ["b"]);
+    }
+
+    #[test]
+    fn a_url_or_all_below_one_is_purged() {
+        let policy = TargetPolicy::default();
+        let (scheme, authority) = ("http".to_owned(), "a.example".to_owned());
+        let url =
+            |target: &str| Pattern::Url { scheme: scheme.clone(), authority: authority.clone(), target: target.into() };
+        let below =
+            |path: &str| Pattern::Prefix { scheme: scheme.clone(), authority: authority.clone(), path: path.into() };
+        use InvalidPattern::*;
+        for (text, expected) in [
+            ("http://a.example/b?c", Ok(url("/b?c"))),
+            ("HTTP://A.Example/x/../b", Ok(url("/b"))),
+            ("http://a.example", Ok(url("/"))),
+            ("http://a.example?x", Ok(url("/?x"))),
+            ("http://a.example/b/*", Ok(below("/b/"))),
+            ("http://a.example/*", Ok(below("/"))),
+            ("a.example/b", Err(Scheme)),
+            ("ftp://a.example/b", Err(Scheme)),
+            ("http:///b", Err(Host)),
+            ("http://a b/", Err(Host)),
+            ("http://a.example/..", Err(Path)),
+            ("http://a.example/b*", Err(Star)),
+            ("http://a.example/*/b", Err(Star)),
+            ("http://a.example/b?c/*", Err(Star)),
+        ] {
+            assert_eq!(Pattern::url(text, policy), expected, "{text}");
+        }
+        assert_eq!(Pattern::host("A.Example:80"), Ok(Pattern::Host("a.example:80".into())));
+        assert_eq!(Pattern::host("a/b"), Err(Host));
+        assert_eq!(Pattern::tag(" A "), Ok(Pattern::Tag("a".into())));
+        assert_eq!(Pattern::tag("a b"), Err(Tag));
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_names() {
+        let tags = ["t".to_owned()];
+        let stored = Stored { scheme: "http", authority: "a.example", target: "/b/c?d", tags: &tags };
+        let policy = TargetPolicy::default();
+        for (text, expected) in [
+            ("http://a.example/b/c?d", true),
+            ("http://a.example/b/c", false),
+            ("https://a.example/b/c?d", false),
+            ("http://b.example/b/c?d", false),
+            ("http://a.example/b/*", true),
+            ("http://a.example/*", true),
+            ("http://a.example/b/c/*", false),
+            ("http://a.example/bb/*", false),
+        ] {
+            assert_eq!(Pattern::url(text, policy).map(|pattern| pattern.covers(&stored)), Ok(expected), "{text}");
+        }
+        assert!(Pattern::All.covers(&stored) && Pattern::Host("a.example".into()).covers(&stored));
+        assert!(!Pattern::Host("b.example".into()).covers(&stored));
+        assert!(Pattern::Tag("t".into()).covers(&stored) && !Pattern::Tag("u".into()).covers(&stored));
+    }
+}

@@ -126,3 +126,111 @@ pub(super) fn weight_thousandths(weight: &[u8]) -> Option<u16> {
     let weight = u16::from(whole - b'0') * 1000 + thousandths;
     (weight <= 1000).then_some(weight)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{get, ok};
+    use super::*;
+
+    fn selecting(vary: &str) -> Option<Vec<String>> {
+        let selecting = Selecting::of(ok(vary).view())?;
+        Some(selecting.names().map(str::to_owned).collect())
+    }
+
+    fn same(vary: &str, one: &str, other: &str) -> bool {
+        let selecting = Selecting::of(ok(&format!("Vary: {vary}")).view()).unwrap_or_default();
+        let key = |fields: &str| {
+            let mut key = Vec::new();
+            selecting.write(get(fields).view(), &mut key);
+            key
+        };
+        key(one) == key(other)
+    }
+
+    /// RFC 9111 §4.1, RFC 9110 §12.5.5.
+    #[test]
+    fn a_star_anywhere_selects_nothing() {
+        for vary in [
+            "*",
+            ", *",
+            "Foo, *",
+            "*, Foo",
+            "*, *",
+            "Foo\nVary: *",
+            ",\nVary: *",
+            "a b",
+            "\"a\"",
+            "X-Forwarded-For",
+            "Forwarded",
+        ] {
+            assert_eq!(selecting(&format!("Vary: {vary}")), None, "{vary}");
+        }
+        let names = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(selecting(""), names(&[]));
+        assert_eq!(selecting("Vary:"), names(&[]));
+        assert_eq!(selecting("Vary: Foo,, bar ,\nVary: FOO"), names(&["bar", "foo"]));
+        let many = (0..=NAMES_MAX).map(|number| format!("x-{number}")).collect::<Vec<_>>().join(",");
+        assert_eq!(selecting(&format!("Vary: {many}")), None);
+    }
+
+    /// RFC 9111 §4.1: what is not there selects what was not there.
+    #[test]
+    fn every_named_field_has_to_be_the_same() {
+        for (one, other, expected) in [
+            ("Foo: 1\nBar: 2", "Bar: 2\nfoo: 1", true),
+            ("Foo: 1\nBar: 2", "Foo: 1\nBar: 3", false),
+            ("Foo: 1", "Foo: 1\nBar: 3", false),
+            ("Foo: 1\nBaz: 2", "Foo: 1", true),
+            ("", "", true),
+            ("Foo:", "", false),
+            ("Foo: 1", "Bar: 1", false),
+        ] {
+            assert_eq!(same("Foo, Bar", one, other), expected, "{one} {other}");
+        }
+    }
+
+    /// RFC 9111 §4.1: white space and lines that mean nothing, and whatever else the field's definition says.
+    #[test]
+    fn what_means_the_same_is_the_same() {
+        for (one, other, expected) in [
+            ("Foo: 1, 2", "Foo: 1,2", true),
+            ("Foo: 1\nFoo: 2", "Foo: 1 , 2", true),
+            ("Foo: 1, 2", "Foo: 2, 1", false),
+            ("Foo: A", "Foo: a", false),
+            ("Foo: (x, y)", "Foo: (x,y)", false),
+            ("Foo: \"x, y\"", "Foo: \"x,y\"", false),
+            ("Accept-Encoding: gzip, br", "Accept-Encoding: BR,gzip;q=1.0", true),
+            ("Accept-Encoding: gzip, br", "Accept-Encoding: gzip", false),
+            ("Accept-Encoding: gzip;q=0.5, br", "Accept-Encoding: gzip, br;q=0.5", false),
+            ("Accept-Encoding: gzip, br;q=0", "Accept-Encoding: gzip", false),
+            ("Accept-Encoding: gzip;x=1, br", "Accept-Encoding: br, gzip;x=1", false),
+            ("Accept-Language: en-GB , de;q=0.5", "Accept-Language: DE; q=0.500,en-gb", true),
+            // Some take the order for a preference.
+            ("Accept-Language: en, de", "Accept-Language: de, en", false),
+            ("Accept-Language: en, de;q=0.5", "Accept-Language: en, de;q=0.6", false),
+        ] {
+            assert_eq!(same("Foo, Accept-Encoding, Accept-Language", one, other), expected, "{one} | {other}");
+        }
+    }
+
+    /// RFC 9110 §12.4.2.
+    #[test]
+    fn weights() {
+        for (text, expected) in [
+            ("q=1", Some(1000)),
+            ("Q=0.5", Some(500)),
+            ("q=0.005", Some(5)),
+            ("q=0.", Some(0)),
+            ("q=1.000", Some(1000)),
+            ("q=1.001", None),
+            ("q=0.0005", None),
+            ("q=2", None),
+            ("q=.5", None),
+            ("q=-1", None),
+            ("q", None),
+            ("x=1", None),
+        ] {
+            assert_eq!(weight_thousandths(text.as_bytes()), expected, "{text}");
+        }
+    }
+}
