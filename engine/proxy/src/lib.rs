@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod allocation;
 mod body;
+pub mod cache;
 mod conn;
 mod control;
 mod core;

@@ -1,0 +1,3 @@
+//! The response cache: stored bodies once on the node, an index of them on each core.
+
+pub mod policy;
