@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
+use sluice_rules::cache::{Moment, UnixSeconds};
 use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
 use sluice_wire::authority::Authority;
@@ -17,12 +18,14 @@ use sluice_wire::h2::meter::Flood;
 use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
+use crate::cache::{self, Fill, Index, Store};
 use crate::deadline::{Deadlines, ticks};
 use crate::listen::Door;
 use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
 use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
+use crate::observe::record::Nanos;
 use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
 use crate::rt::BufferPool;
@@ -37,6 +40,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// What all cores and the control thread share.
 pub(crate) struct Shared {
     pub(crate) published: Published,
+    pub(crate) cache: Store,
     pub(crate) access: Access,
     pub(crate) diagnostics: Diagnostics,
     /// Set once: the process is about to end.
@@ -53,7 +57,11 @@ pub(crate) struct Core {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) waiting: Waiting,
     pub(crate) pools: Pools,
+    /// What it serves from the cache.
+    pub(crate) cache: Index,
     pub(crate) clock: Clock,
+    /// When its clock began, by the clock that all cores share: nanoseconds since the process began to serve.
+    clock_began: Nanos,
     pub(crate) access: Ring,
     /// Which of the cores it is.
     pub(crate) index: usize,
@@ -122,6 +130,8 @@ impl Core {
         let local = Core::local_of(shared.published.current(), &pools);
         metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
+        let clock = Clock::default();
+        let clock_began = clock.began_after(shared.started);
         let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         Rc::new(Core {
             shared,
@@ -130,7 +140,9 @@ impl Core {
             deadlines: Deadlines::new(),
             waiting: Waiting::default(),
             pools,
-            clock: Clock::default(),
+            cache: Index::default(),
+            clock,
+            clock_began,
             access,
             index,
             local: RefCell::new(Rc::new(local)),
@@ -196,6 +208,39 @@ impl Core {
         }
     }
 
+    /// A reading of its clock as all cores have it.
+    pub(crate) fn moment(&self, at: Nanos) -> Moment {
+        Moment(self.clock_began.saturating_add(at) / 1_000_000)
+    }
+
+    /// The wall's time in seconds since 1970.
+    pub(crate) fn wall_seconds(&self) -> UnixSeconds {
+        (self.clock.wall(self.clock.now()) / 1_000_000_000) as UnixSeconds
+    }
+
+    /// Wakes those who follow a fill on these cores, as bits.
+    pub(crate) fn ring(&self, mut cores: u64, fill: &Arc<Fill>) {
+        if cores & cache::bit(self.index) != 0 {
+            self.cache.wake(fill);
+            // Of cores beyond the 64th some share its bit.
+            if self.shared.cache.cores() <= u64::BITS as usize {
+                cores &= !cache::bit(self.index);
+            }
+        }
+        self.shared.cache.ring(cores, fill);
+    }
+
+    /// Takes what the cache has left word of.
+    pub(crate) fn take_word(&self) {
+        let Some(word) = self.shared.cache.post.take(self.index) else { return };
+        for hash in word.gone {
+            self.cache.forget(hash);
+        }
+        for fill in &word.fills {
+            self.cache.wake(fill);
+        }
+    }
+
     /// Forgets doors that are not used any more.
     pub(crate) fn sweep(&self) {
         self.retired.borrow_mut().retain(|_, retired| retired.door.is_in_use());
@@ -246,6 +291,10 @@ pub(crate) struct Scratch {
     pub(crate) edits: Edits,
     /// Where heads are written before they are put in front of their content.
     pub(crate) head: Vec<u8>,
+    /// What the request is found by in the cache.
+    pub(crate) key: Vec<u8>,
+    /// The same for the fields that select a response.
+    pub(crate) secondary: Vec<u8>,
 }
 
 /// Tables kept for the next request; more are freed.

@@ -11,13 +11,14 @@ use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::Framing;
 use sluice_wire::head::Request;
 
+use crate::cache::Note;
 use crate::conn::Client;
 use crate::conn::h2::ClientStream;
 use crate::core::{Core, Local, Scratch};
 use crate::deadline::Pace;
 use crate::observe;
 use crate::observe::metrics::Active;
-use crate::observe::record::{Bytes, Destination, EndedBy, Phase, Record, Times};
+use crate::observe::record::{Bytes, Destination, EndedBy, Nanos, Phase, Record, Times};
 use crate::rt::{self, Buffer};
 use crate::upload::{Incoming, Upload};
 use crate::wheel::Tick;
@@ -63,7 +64,42 @@ pub(crate) struct Exchange<'c> {
     pub(crate) failure: Option<Failure>,
     pub(crate) bytes: Bytes,
     pub(crate) times: Times,
-    _active: Active<'c>,
+    /// What the cache did, on a route that has one.
+    pub(crate) cache: Option<Note>,
+    /// What comes is for others as well; the lines that ask whether what is stored still holds.
+    pub(crate) fills: Option<Vec<u8>>,
+    _active: Option<Active<'c>>,
+}
+
+/// What of an exchange is needed to ask for the same without its client.
+pub(crate) struct Detached {
+    local: Rc<Local>,
+    version: Version,
+    connection: ConnectionOptions,
+    framing: Framing,
+    buffered_bytes: usize,
+    route: Option<RouteId>,
+}
+
+impl Detached {
+    pub(crate) fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    pub(crate) fn route(&self) -> Option<RouteId> {
+        self.route
+    }
+}
+
+/// How an upstream was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    destination: Option<Destination>,
+    attempts: u32,
+    phase: Phase,
+    connect: Option<Nanos>,
+    sent: Option<Nanos>,
+    first_byte: Option<Nanos>,
 }
 
 impl<'c> Exchange<'c> {
@@ -97,8 +133,76 @@ impl<'c> Exchange<'c> {
             failure: None,
             bytes: Bytes::default(),
             times,
-            _active: Active::new(&core.metrics),
+            cache: None,
+            fills: None,
+            _active: Some(Active::new(&core.metrics)),
         }
+    }
+
+    /// What is needed to ask for the same without the client.
+    pub(crate) fn detached(&self) -> Detached {
+        Detached {
+            local: Rc::clone(&self.local),
+            version: self.version,
+            connection: self.connection,
+            framing: self.framing,
+            buffered_bytes: self.buffered_bytes,
+            route: self.route,
+        }
+    }
+
+    /// An exchange of the gateway's own, which counts as no request.
+    pub(crate) fn of_gateway(core: &'c Core, client: &'c Client, like: Detached) -> Self {
+        let Detached { local, version, connection, framing, buffered_bytes, route } = like;
+        let now = core.clock.now();
+        let listener = client.listener(&local);
+        let write_pace = Pace::new(listener.timeouts.write, listener.limits.rate_min);
+        Exchange {
+            client,
+            stream: None,
+            is_grpc: false,
+            write_pace,
+            local,
+            version,
+            is_head: false,
+            connection,
+            expects_continue: false,
+            upgrade: None,
+            keep_alive: false,
+            framing,
+            buffered_bytes,
+            incoming: None,
+            route,
+            due: None,
+            attempts: 0,
+            max_forwards: None,
+            orphan: None,
+            destination: None,
+            phase: Phase::Route,
+            status: 0,
+            failure: None,
+            bytes: Bytes::default(),
+            times: Times { began: now, head: now, ..Times::default() },
+            cache: None,
+            fills: None,
+            _active: None,
+        }
+    }
+
+    /// How the upstream was asked.
+    pub(crate) fn told(&self) -> Told {
+        let Times { connect, sent, first_byte, .. } = self.times;
+        Told { destination: self.destination, attempts: self.attempts, phase: self.phase, connect, sent, first_byte }
+    }
+
+    /// The upstream was asked on its behalf.
+    pub(crate) fn take_over(&mut self, told: &Told) {
+        self.destination = told.destination;
+        self.attempts = told.attempts;
+        self.phase = told.phase;
+        self.times.connect = told.connect;
+        self.times.sent = told.sent;
+        self.times.first_byte = told.first_byte;
     }
 
     /// The route that was found.

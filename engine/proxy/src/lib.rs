@@ -37,6 +37,7 @@ use std::time::Instant;
 
 use sluice_rules::snapshot::Listener;
 
+use crate::cache::{Post, Store};
 use crate::control::reload::Configured;
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
@@ -45,7 +46,7 @@ use crate::observe::access::{Access, Ring};
 use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
-use crate::rt::Mode;
+use crate::rt::{Mailbox, Mode};
 
 pub use crate::control::reload::{Effective, Reading, Source};
 pub use crate::rt::DriverError;
@@ -111,6 +112,8 @@ pub(crate) enum Message {
     Close(Arc<Door>),
     /// End all connections at once.
     End,
+    /// The cache has left word.
+    Cache,
 }
 
 impl Gateway {
@@ -138,19 +141,28 @@ impl Gateway {
         let admin_address = admin.as_ref().map(|admin| admin.address().to_owned());
         let diagnostics = Diagnostics::start(&snapshot.log)?;
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
+        let mut mailboxes = Vec::new();
+        let mut inboxes = Vec::new();
+        for _ in 0..cores {
+            let (mailbox, inbox) = rt::mailbox()?;
+            mailboxes.push(mailbox);
+            inboxes.push(inbox);
+        }
+        let mailboxes: Arc<[Mailbox<Message>]> = mailboxes.into();
+        let cache = &snapshot.cache;
+        let post = Post::new(cores, Arc::clone(&mailboxes));
+        let cache = Store::new(cache.memory_bytes, cache.object_bytes_max, post);
         let shared = Arc::new(Shared {
             access,
+            cache,
             diagnostics,
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started: Instant::now(),
         });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
-        let mut mailboxes = Vec::new();
         let (ready, all_ready) = mpsc::channel();
-        for (index, (core_metrics, access)) in metrics.iter().zip(rings).enumerate() {
-            let (mailbox, inbox) = rt::mailbox()?;
-            mailboxes.push(mailbox);
+        for (index, ((core_metrics, access), inbox)) in metrics.iter().zip(rings).zip(inboxes).enumerate() {
             let start = CoreStart {
                 index,
                 mode,
@@ -266,6 +278,7 @@ fn receive(core: &Rc<Core>, accepting: &mut Vec<Rc<Accepting>>, message: Message
             core.deadlines.hasten(door.id);
         }
         Message::End => core.deadlines.end_all(),
+        Message::Cache => core.take_word(),
     }
 }
 
@@ -276,6 +289,8 @@ async fn beat(core: &Rc<Core>) {
         rt::sleep(TICK).await;
         beats += 1;
         core.deadlines.tick();
+        // In case its mailbox was full.
+        core.take_word();
         core.waiting.tick(core.deadlines.now());
         core.tick_date();
         core.clock.tick();

@@ -13,6 +13,7 @@ use sluice_rules::route::Lookup;
 use sluice_rules::snapshot::Action;
 use sluice_wire::head::Request;
 
+use crate::cache::{self, Cached};
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
 use crate::rt::Buffer;
@@ -24,6 +25,8 @@ pub(crate) enum Response {
     Own(Reply),
     /// An upstream's.
     Upstream(UpstreamResponse),
+    /// The cache's.
+    Cached(Cached),
 }
 
 /// Answers the request whose head is at the front of `input`.
@@ -52,11 +55,15 @@ pub(crate) async fn respond(
     exchange.upgrade = guard::upgrade(route, request, exchange.connection, exchange.framing)?.cloned();
     exchange.due = guard::timeout(route, request, exchange.is_grpc).map(|timeout| core.deadlines.after(timeout));
 
+    let asked = cache::asked(exchange, scratch, input, route);
     let values = Values { params: &found.params, target: &scratch.target, authority: &scratch.authority };
     match &route.action {
         Action::Forward(upstream) => {
             scratch.rewritten = values.rewrite(&route.rewrite, listener.target)?;
-            forward(core, exchange, scratch, input, *upstream).await.map(Response::Upstream)
+            match asked {
+                Some(asked) => cache::respond(core, exchange, scratch, input, asked, *upstream).await,
+                None => forward(core, exchange, scratch, input, *upstream).await.map(Response::Upstream),
+            }
         }
         Action::Redirect { to, status } => Ok(Response::Own(Reply::redirect(*status, values.location(to)?))),
         Action::Respond { status, fields, body } => Ok(Response::Own(Reply::fixed(*status, fields, body))),

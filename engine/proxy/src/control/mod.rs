@@ -46,7 +46,7 @@ const END_TIME_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Control {
     shared: Arc<Shared>,
     metrics: Vec<Arc<CoreMetrics>>,
-    mailboxes: Vec<Mailbox<Message>>,
+    mailboxes: Arc<[Mailbox<Message>]>,
     doors: Mutex<Doors>,
     admin: Mutex<Option<admin::Listener>>,
     driver: String,
@@ -75,7 +75,7 @@ impl Control {
     pub(crate) fn new(
         shared: Arc<Shared>,
         metrics: Vec<Arc<CoreMetrics>>,
-        mailboxes: Vec<Mailbox<Message>>,
+        mailboxes: Arc<[Mailbox<Message>]>,
         doors: Doors,
         admin: Option<admin::Listener>,
         driver: String,

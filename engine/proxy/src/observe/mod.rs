@@ -11,6 +11,7 @@ pub(crate) mod record;
 pub(crate) mod series;
 
 use crate::core::{Core, Local};
+use crate::exchange::Exchange;
 use histogram::{DURATION_BOUNDS, OVERHEAD_BOUNDS, SIZE_BOUNDS};
 use record::Record;
 use series::{class_index, method_index};
@@ -38,4 +39,9 @@ pub(crate) fn ended(core: &Core, local: &Local, record: &Record<'_>) {
         let upstream = local.series().upstream(destination.upstream, core.index);
         upstream.durations[class].made().record(&DURATION_BOUNDS, record.times.upstream());
     }
+}
+
+/// Takes in what has happened to a request that the gateway has sent for itself.
+pub(crate) fn fetched(core: &Core, local: &Local, exchange: &Exchange<'_>) {
+    let _ = (core, local, exchange);
 }

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use sluice_rules::cache::fill;
 use sluice_rules::failure::Failure;
 use sluice_rules::outgoing::Outgoing;
 use sluice_rules::snapshot::Upstream;
@@ -128,6 +129,11 @@ pub(super) fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input
         max_forwards: exchange.max_forwards,
     };
     outgoing.edit(&mut scratch.edits);
+    if let (Some(validation), Some(policy)) = (&exchange.fills, exchange.route().and_then(|route| route.cache.as_ref())) {
+        let request = Request { bytes: input.filled(), head: &scratch.request };
+        fill::edit(policy, request, &mut scratch.edits);
+        scratch.edits.add_lines(validation);
+    }
 }
 
 /// Waits for the head of the final response. On an error: whether a byte of a response was seen.
@@ -227,7 +233,7 @@ pub(super) async fn pass_on(
     buffer: &Buffer,
 ) -> Result<(), Failure> {
     let wanted = scratch.response.status != 100 || exchange.expects_continue;
-    if exchange.version == Version::Http10 || !wanted {
+    if exchange.version == Version::Http10 || !wanted || exchange.client.is_gateway() {
         return Ok(());
     }
     if scratch.response.status == 100 {

@@ -68,6 +68,13 @@ pub(crate) struct Leg {
     pub(crate) upstream: UpstreamId,
 }
 
+impl Leg {
+    /// From now on it ends when the client of `exchange` leaves.
+    pub(crate) fn watch(&mut self, core: &Rc<Core>, exchange: &Exchange<'_>) {
+        self.watched = Watched::enter(core, exchange, self.link.deadline());
+    }
+}
+
 /// A request under way whose client may leave; dropped before the client's descriptor is closed.
 pub(crate) enum Watched {
     /// Its client is looked at now and then.
@@ -79,10 +86,16 @@ pub(crate) enum Watched {
     },
     /// It hears of it at once.
     Stream(Rc<ClientStream>),
+    /// The gateway itself, which does not leave.
+    Nobody,
 }
 
 impl Watched {
-    fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
+    /// What `deadline` is of ends when the client leaves.
+    pub(crate) fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
+        if exchange.client.is_gateway() {
+            return Watched::Nobody;
+        }
         if let Some(stream) = &exchange.stream {
             stream.ends_with_it(Some(Rc::clone(deadline)));
             return Watched::Stream(Rc::clone(stream));
@@ -105,6 +118,7 @@ impl Watched {
         match self {
             Watched::Connection { core, ticket } => core.waiting.is_gone(*ticket),
             Watched::Stream(stream) => stream.is_gone(),
+            Watched::Nobody => false,
         }
     }
 }
@@ -114,6 +128,7 @@ impl Drop for Watched {
         match self {
             Watched::Connection { core, ticket } => core.waiting.leave(*ticket),
             Watched::Stream(stream) => stream.ends_with_it(None),
+            Watched::Nobody => {}
         }
     }
 }
