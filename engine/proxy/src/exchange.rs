@@ -274,6 +274,7 @@ impl<'c> Exchange<'c> {
             upstream_name: self.destination.map(|to| snapshot.upstream(to.upstream).name.as_str()),
             attempts: self.attempts,
             status: self.status,
+            cache: self.cache,
             failure: self.failure,
             phase: self.phase,
             ended_by: self.ended_by(),

@@ -40,9 +40,9 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// An answer: its status code and its content.
-struct Answer {
-    status: u16,
-    content: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content: String,
 }
 
 /// Prints how the gateway is.
@@ -86,7 +86,7 @@ pub(crate) fn drain(whom: &Whom) -> ExitCode {
     }))
 }
 
-fn ended(outcome: Result<bool, String>) -> ExitCode {
+pub(crate) fn ended(outcome: Result<bool, String>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -107,7 +107,8 @@ impl Whom {
         }
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
+    /// Asks for something and waits for the answer.
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
         let address = self.address()?;
         let failed = |error: io::Error| format!("no answer from a gateway at {address}: {error}");
         let mut stream = connect(&address).map_err(failed)?;
@@ -164,7 +165,7 @@ fn parse(answer: &str) -> Option<Answer> {
 
 impl Answer {
     /// Its content, if it has this status.
-    fn json(&self, status: u16) -> Result<Value, String> {
+    pub(crate) fn json(&self, status: u16) -> Result<Value, String> {
         let json = serde_json::from_str(&self.content).ok().filter(|_| self.status == status);
         json.ok_or_else(|| format!("the gateway answers {}: {}", self.status, self.content.trim_end()))
     }

@@ -1,6 +1,7 @@
 //! `sluice`: an API gateway. Arguments in, library calls, text out.
 
 mod admin;
+mod cache;
 mod cert;
 mod check;
 mod demo;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use admin::Whom;
+use cache::Purged;
 use explain::Question;
 
 #[global_allocator]
@@ -66,6 +68,11 @@ enum Command {
     Drain {
         #[command(flatten)]
         whom: Whom,
+    },
+    /// The response cache of a running gateway
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
     },
     /// Say what would happen to a request and why, from the code that serves traffic; without one, list the routes
     Explain {
@@ -129,6 +136,43 @@ enum Command {
 }
 
 #[derive(Subcommand)]
+enum CacheCommand {
+    /// Print what it holds and what it has done, as JSON
+    Stats {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Print what is stored for a URL: each variant with its head, as JSON
+    Get {
+        /// The URL, as http://host/path?query
+        url: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Print the URLs of what is stored, with status, size and age
+    Keys {
+        /// What the URLs begin with
+        #[arg(long, value_name = "URL", default_value = "")]
+        prefix: String,
+        /// How many at most
+        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+        limit: u32,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Purge a URL, all below one (http://host/a/*), a host, a tag or everything
+    Purge {
+        #[command(flatten)]
+        what: Purged,
+        /// Make it stale instead: still of use while a fresh one is fetched or the origin fails
+        #[arg(long)]
+        soft: bool,
+        #[command(flatten)]
+        whom: Whom,
+    },
+}
+
+#[derive(Subcommand)]
 enum CertCommand {
     /// Make certificates to try TLS with: an authority, and what it signs; nothing is overwritten
     Local {
@@ -160,6 +204,12 @@ fn main() -> ExitCode {
         Command::Status { whom, format } => admin::status(&whom, format),
         Command::Reload { whom } => admin::reload(&whom),
         Command::Drain { whom } => admin::drain(&whom),
+        Command::Cache { command } => match command {
+            CacheCommand::Stats { whom } => cache::stats(&whom),
+            CacheCommand::Get { url, whom } => cache::get(&whom, &url),
+            CacheCommand::Keys { prefix, limit, whom } => cache::keys(&whom, &prefix, limit),
+            CacheCommand::Purge { what, soft, whom } => cache::purge(&whom, &what, soft),
+        },
         Command::Explain { file, method, url, fields, client_ip, http2, format } => {
             let asked = method.as_deref().zip(url.as_deref());
             let question = asked.map(|(method, url)| Question { method, url, fields: &fields, client_ip, http2 });

@@ -148,7 +148,9 @@ impl Fetch {
         if let Some(handover) = &handover {
             handover.told.set(Some(exchange.told()));
         }
-        observe::fetched(core, &local, &exchange);
+        if handover.is_none() {
+            observe::fetched(core, &local, &mut exchange, outcome.is_ok().then_some(scratch.response.status));
+        }
         let origin = origin_of(outcome.as_ref().map(|_| scratch.response.status).map_err(|failure| *failure));
         let scheme = client.hop.scheme();
         let task = Task { core, policy, fill: &fill, asked, hash, times, local: &local, scheme };
@@ -303,6 +305,7 @@ impl Task<'_> {
             head: &storable.head,
             facts: storable.facts,
             generation: self.fill.generation,
+            fetched_millis: u32::try_from(self.times.received.since(self.times.asked)).unwrap_or(u32::MAX),
         };
         // Room is made for it first, if there is none.
         drop(self.charge(Object::charged_bytes(&parts, &segments))?);

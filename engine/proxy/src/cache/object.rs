@@ -11,7 +11,7 @@ use sluice_rules::cache::vary::Selecting;
 use super::account::{Account, Charge, Segment};
 use super::fill::bit;
 use super::policy::USES_MAX;
-use super::purge::{Manner, Purgeable};
+use super::purge::Purgeable;
 
 /// Bodies up to this length stand behind the head: one allocation, and one copy into the buffer that is sent.
 pub(crate) const INLINE_BYTES_MAX: usize = 4096;
@@ -43,6 +43,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) facts: Facts,
     /// The purges that there had been when it was asked for.
     pub(crate) generation: u64,
+    /// How long its origin took to the head.
+    pub(crate) fetched_millis: u32,
 }
 
 impl Parts<'_> {
@@ -70,6 +72,7 @@ pub(crate) struct Object {
     /// A body that is not behind the head.
     segments: Box<[Arc<Segment>]>,
     body_bytes: u64,
+    fetched_millis: u32,
     /// The cores that have it in their index, as bits.
     cores: AtomicU64,
     charge: Charge,
@@ -122,6 +125,7 @@ impl Object {
             selecting: parts.selecting.clone(),
             segments: if is_inline { Box::default() } else { segments.into_boxed_slice() },
             body_bytes,
+            fetched_millis: parts.fetched_millis,
             cores: AtomicU64::new(0),
             charge,
             marks: AtomicU8::new(0),
@@ -188,6 +192,11 @@ impl Object {
         Some(vec![Segment::new(small, charge)])
     }
 
+    /// How long its origin took to the head, in milliseconds.
+    pub(crate) fn fetched_millis(&self) -> u32 {
+        self.fetched_millis
+    }
+
     /// What it takes of the cache's memory, with its body.
     pub(crate) fn bytes(&self) -> u64 {
         let body = if self.segments.is_empty() { 0 } else { self.body_bytes };
@@ -224,20 +233,6 @@ impl Object {
         let since = u32::try_from(now.0 >> 7).unwrap_or(u32::MAX - 1).saturating_add(1);
         // Fails if it is stale already.
         let _ = self.expired.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Whether it was made stale.
-    pub(crate) fn is_expired(&self) -> bool {
-        self.expired.load(Ordering::Relaxed) != 0
-    }
-
-    /// Applies a purge.
-    pub(crate) fn purge(&self, manner: Manner, now: Moment) -> bool {
-        match manner {
-            Manner::Hard => return true,
-            Manner::Soft => self.expire(now),
-        }
-        false
     }
 
     /// Counts a use. What is used often is only read.

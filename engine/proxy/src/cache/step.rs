@@ -44,11 +44,16 @@ pub(crate) struct Note {
     pub(crate) collapsed: bool,
     pub(crate) ttl: Option<i64>,
     pub(crate) detail: Option<&'static str>,
+    /// How long the origin would have taken, in milliseconds, as far as is known.
+    pub(crate) saved_millis: u32,
 }
+
+/// What the cache did, in the words of logs and figures.
+pub(crate) const WORDS: [&str; 6] = ["hit", "stale", "revalidated", "miss", "expired", "bypass"];
 
 impl Note {
     fn new(outcome: Outcome) -> Self {
-        Note { outcome, stored: false, collapsed: false, ttl: None, detail: None }
+        Note { outcome, stored: false, collapsed: false, ttl: None, detail: None, saved_millis: 0 }
     }
 
     pub(super) fn forwarded(why: Forward) -> Self {
@@ -57,23 +62,28 @@ impl Note {
 
     /// Appends `Cache-Status`.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let Note { outcome, stored, collapsed, ttl, detail } = *self;
+        let Note { outcome, stored, collapsed, ttl, detail, .. } = *self;
         CacheStatus { outcome, stored, collapsed, ttl, detail, key: None }.write(out);
     }
 
-    /// The word for it in logs and figures.
-    pub(crate) fn word(&self) -> &'static str {
+    /// Where the word for it is in [`WORDS`].
+    pub(crate) fn index(&self) -> usize {
         match self.outcome {
-            Outcome::Hit(Hit { leave: Leave::Fresh, .. }) => "hit",
-            Outcome::Hit(_) => "stale",
-            Outcome::Forwarded { status: Some(304), .. } => "revalidated",
-            Outcome::Forwarded { why: Forward::UriMiss | Forward::VaryMiss, .. } => "miss",
+            Outcome::Hit(Hit { leave: Leave::Fresh, .. }) => 0,
+            Outcome::Hit(_) => 1,
+            Outcome::Forwarded { status: Some(304), .. } => 2,
             Outcome::Forwarded { why, .. } => match why {
-                Forward::Stale | Forward::AlwaysValidate => "expired",
-                _ => "bypass",
+                Forward::UriMiss | Forward::VaryMiss => 3,
+                Forward::Stale | Forward::AlwaysValidate => 4,
+                _ => 5,
             },
-            Outcome::OnlyIfCached => "miss",
+            Outcome::OnlyIfCached => 3,
         }
+    }
+
+    /// The word for it.
+    pub(crate) fn word(&self) -> &'static str {
+        WORDS[self.index()]
     }
 }
 
@@ -199,7 +209,8 @@ pub(crate) async fn respond(
             }
             let request = Request { bytes: input.filled(), head: &scratch.request };
             let facts = facts.as_ref().unwrap_or(&stored.object().facts);
-            exchange.cache = Some(Note::new(Outcome::Hit(hit)));
+            let saved_millis = stored.object().fetched_millis();
+            exchange.cache = Some(Note { saved_millis, ..Note::new(Outcome::Hit(hit)) });
             Ok(Response::Cached(give(core, request, &asked, Rc::clone(stored), facts, hit.age)))
         }
         (decision, _) => {

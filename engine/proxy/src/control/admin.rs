@@ -25,7 +25,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reload::{Applied, ReloadError};
-use super::{Control, status};
+use super::{Control, cache, status};
 use crate::StartError;
 
 /// Admin requests under way at a time.
@@ -51,10 +51,14 @@ enum Endpoint {
     OpenApi,
     Reload,
     Drain,
+    Cache,
+    CacheKeys,
+    CacheGet,
+    CachePurge,
 }
 
 /// All there is, by path and by the method that it takes. HEAD goes with GET.
-const ENDPOINTS: [(&str, Method, Endpoint); 8] = [
+const ENDPOINTS: [(&str, Method, Endpoint); 12] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
@@ -63,6 +67,10 @@ const ENDPOINTS: [(&str, Method, Endpoint); 8] = [
     ("/api/openapi.json", Method::GET, Endpoint::OpenApi),
     ("/api/reload", Method::POST, Endpoint::Reload),
     ("/api/drain", Method::POST, Endpoint::Drain),
+    ("/api/cache", Method::GET, Endpoint::Cache),
+    ("/api/cache/keys", Method::GET, Endpoint::CacheKeys),
+    ("/api/cache/get", Method::GET, Endpoint::CacheGet),
+    ("/api/cache/purge", Method::POST, Endpoint::CachePurge),
 ];
 
 /// Where admin requests come in.
@@ -206,6 +214,7 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
         }
         return Ok(refused);
     }
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let is_loopback = super::lock(&control.admin).as_ref().is_some_and(|admin| admin.is_loopback);
     if path.starts_with("/api/")
         && let Err(why) = from_this_site(request.headers(), method == Method::POST, is_loopback)
@@ -241,6 +250,10 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
                 Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the reload failed\n"),
             }
         }
+        Endpoint::Cache => response(StatusCode::OK, JSON, cache::stats(&control).to_string()),
+        Endpoint::CacheKeys => cached(cache::keys(&control, &query)),
+        Endpoint::CacheGet => cached(cache::get(&control, &query)),
+        Endpoint::CachePurge => cached(cache::purge(&control, &query)),
         Endpoint::Drain => {
             // Readiness goes before the answer, so that who asks can rely on it.
             control.shared.draining.store(true, Ordering::Relaxed);
@@ -255,6 +268,14 @@ fn response(status: StatusCode, content_type: &'static str, body: impl Into<Byte
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+fn cached(outcome: Result<serde_json::Value, cache::Refused>) -> Response<Full<Bytes>> {
+    match outcome {
+        Ok(answer) => response(StatusCode::OK, JSON, answer.to_string()),
+        Err(cache::Refused::Busy) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", cache::Refused::Busy)),
+        Err(refused) => response(StatusCode::BAD_REQUEST, TEXT, format!("{refused}\n")),
+    }
 }
 
 fn reloaded(outcome: Result<Applied, ReloadError>) -> Response<Full<Bytes>> {

@@ -73,6 +73,7 @@ pub(super) fn figures(control: &Control) -> String {
         configuration: publication.configuration,
         listeners: &publication.snapshot.listeners,
         tls: &publication.tls,
+        cache: Some(&control.shared.cache),
     })
 }
 

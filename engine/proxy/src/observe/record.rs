@@ -7,6 +7,8 @@ use sluice_rules::snapshot::{RouteId, UpstreamId};
 use sluice_wire::Version;
 use sluice_wire::head::Request;
 
+use crate::cache::Note;
+
 /// Nanoseconds on the core's own clock, which is monotonic and begins with the core.
 pub(crate) type Nanos = u64;
 
@@ -145,6 +147,8 @@ pub(crate) struct Record<'a> {
     pub(crate) upstream_name: Option<&'a str>,
     pub(crate) attempts: u32,
     pub(crate) status: u16,
+    /// What the cache did, on a route that has one.
+    pub(crate) cache: Option<Note>,
     pub(crate) failure: Option<Failure>,
     pub(crate) phase: Phase,
     pub(crate) ended_by: EndedBy,
