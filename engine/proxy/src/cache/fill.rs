@@ -285,8 +285,8 @@ mod tests {
         assert_eq!(fill.push(segment(b"abc"), 100), bit(0), "who waits is rung");
         assert_eq!(fill.push(segment(b"de"), 100), 0, "and once only");
         assert_eq!(read(&mut early).0, b"abcde");
-        fill.push(segment(b"f"), 100);
-        assert_eq!(fill.end(End::Whole), bit(0));
+        assert_eq!(fill.push(segment(b"f"), 100), bit(0));
+        assert_eq!(fill.end(End::Whole), 0);
         assert!(matches!(read(&mut early), (rest, Some(Next::End(End::Whole))) if rest == b"f"));
         assert_eq!(read(&mut Follower::new(&fill)).0, b"abcdef");
     }

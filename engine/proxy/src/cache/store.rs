@@ -3,6 +3,9 @@
 //! Split into shards by key, each behind a lock that only misses, insertions and the sweep take; a hit is found in the
 //! index of its core (`index.rs`). A second tier would stand behind [`Store::find`] and [`Store::put`].
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -322,6 +322,7 @@ mod tests {
             upstream_name: None,
             attempts: 0,
             status: 400,
+            cache: None,
             failure: None,
             phase: Phase::Head,
             ended_by: EndedBy::Gateway,
