@@ -103,7 +103,7 @@ both_drivers! {
         let mut clients: Vec<Client> = (0..20).map(|_| site.connect()).collect();
         clients.iter_mut().for_each(|client| client.send(get("/", "")));
         assert!(eventually(|| figure_of_requests(&site) >= 20));
-        assert_eq!(site.origin.heads().len(), 1);
+        assert!(site.origin.wait_until(|origin| origin.heads().len() == 1));
         gate.open();
         let mut bodies: Vec<u32> = clients.iter_mut().map(|client| client.response().text().parse().expect("a number")).collect();
         bodies.sort_unstable();

@@ -248,9 +248,8 @@ impl Task<'_> {
         let reusable = response::is_reusable(view, response.framing);
         let object = match storable {
             Some(Ok(storable)) => {
-                before.segments(&core.shared.cache.account).and_then(|segments| {
-                    self.object(scratch, input, &storable, segments)
-                })
+                let segments = before.segments(&core.shared.cache.account);
+                segments.and_then(|segments| self.object(scratch, input, &storable, Some(segments)))
             }
             Some(Err(_)) | None => None,
         };
@@ -278,12 +277,13 @@ impl Task<'_> {
         })
     }
 
+    /// An object of the response: with its body, or for those who follow it.
     fn object(
         &self,
         scratch: &Scratch,
         input: &Buffer,
         storable: &Storable,
-        segments: Vec<Arc<Segment>>,
+        body: Option<Vec<Arc<Segment>>>,
     ) -> Option<Arc<Object>> {
         let store = &self.core.shared.cache;
         let request = Request { bytes: input.filled(), head: &scratch.request };
@@ -307,9 +307,14 @@ impl Task<'_> {
             generation: self.fill.generation,
             fetched_millis: u32::try_from(self.times.received.since(self.times.asked)).unwrap_or(u32::MAX),
         };
-        // Room is made for it first, if there is none.
-        drop(self.charge(Object::charged_bytes(&parts, &segments))?);
-        Object::new(&store.account, &parts, segments)
+        match body {
+            Some(segments) => {
+                let charge = self.charge(Object::charged_bytes(&parts, &segments))?;
+                Object::new(&parts, segments, charge)
+            }
+            // It lives as long as the fill.
+            None => Object::new(&parts, Vec::new(), Charge::none(&store.account)),
+        }
     }
 
     /// Stores the response while it is passed on to all who follow.
@@ -322,8 +327,8 @@ impl Task<'_> {
         response: UpstreamResponse,
     ) {
         let core = self.core;
-        let Some(head) = self.object(&scratch, &input, &storable, Vec::new()) else {
-            return self.end_without(End::Failed(Failure::OutOfMemory));
+        let Some(head) = self.object(&scratch, &input, &storable, None) else {
+            return self.end_without(End::Failed(Failure::Internal));
         };
         let length = match response.framing {
             Framing::Length(length) => Some(length),
@@ -341,7 +346,7 @@ impl Task<'_> {
         }
         response::finish_unwatched(core, response, reusable, self.local).await;
         let segments = if is_kept { self.fill.segments() } else { None };
-        let object = segments.and_then(|segments| self.object(&scratch, &input, &storable, self.joined(segments)));
+        let object = segments.and_then(|segments| self.object(&scratch, &input, &storable, Some(self.joined(segments))));
         match object {
             Some(object) => {
                 let request = Request { bytes: input.filled(), head: &scratch.request };

@@ -88,9 +88,8 @@ impl Object {
         OVERHEAD_BYTES + parts.texts_bytes() as u64 + inline + segments.len() as u64 * 8
     }
 
-    /// An object with a whole body. `None`: there is no room for it.
-    pub(crate) fn new(account: &Arc<Account>, parts: &Parts<'_>, segments: Vec<Arc<Segment>>) -> Option<Arc<Self>> {
-        let charge = account.charge(Object::charged_bytes(parts, &segments))?;
+    /// An object with a whole body, or none yet. `charge` is for [`Object::charged_bytes`]. `None`: it is too large.
+    pub(crate) fn new(parts: &Parts<'_>, segments: Vec<Arc<Segment>>, charge: Charge) -> Option<Arc<Self>> {
         let body_bytes = length(&segments);
         let is_inline = body_bytes <= INLINE_BYTES_MAX as u64;
         let mut texts = Vec::with_capacity(parts.texts_bytes() + if is_inline { body_bytes as usize } else { 0 });

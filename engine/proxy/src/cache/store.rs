@@ -41,7 +41,7 @@ const SWEPT_AT_ONCE: usize = 128;
 
 /// Of the memory one part in so many is left to objects that are on their way, and to those that are still being sent
 /// although they are stored no more.
-const SLACK_PART: u64 = 16;
+const SLACK_PART: u64 = 8;
 
 /// Everything that is stored, and what is on its way.
 pub(crate) struct Store {

@@ -63,8 +63,8 @@ fn object(store: &Store, fill: &Fill, number: u64, secondary: &[u8], body: &[u8]
         })
         .collect();
     let segments = segments?;
-    drop(charged(store, fill.hash, Object::charged_bytes(&parts, &segments))?);
-    Object::new(&store.account, &parts, segments)
+    let charge = charged(store, fill.hash, Object::charged_bytes(&parts, &segments))?;
+    Object::new(&parts, segments, charge)
 }
 
 fn charged(store: &Store, hash: u128, bytes: u64) -> Option<Charge> {
