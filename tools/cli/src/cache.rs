@@ -47,8 +47,7 @@ pub(crate) fn keys(whom: &Whom, prefix: &str, limit: u32) -> ExitCode {
     ended(whom.ask("GET", &path).and_then(|answer| {
         let found = answer.json(200)?;
         for object in found["objects"].as_array().into_iter().flatten() {
-            let (status, bytes, age, ttl) =
-                (&object["status"], &object["body-bytes"], &object["age"], &object["ttl"]);
+            let (status, bytes, age, ttl) = (&object["status"], &object["body-bytes"], &object["age"], &object["ttl"]);
             println!("{status} {bytes:>10} age {age:>6} ttl {ttl:>6} {}", object["url"].as_str().unwrap_or_default());
         }
         if found["more"] == Value::Bool(true) {

@@ -346,7 +346,8 @@ impl Task<'_> {
         }
         response::finish_unwatched(core, response, reusable, self.local).await;
         let segments = if is_kept { self.fill.segments() } else { None };
-        let object = segments.and_then(|segments| self.object(&scratch, &input, &storable, Some(self.joined(segments))));
+        let object =
+            segments.and_then(|segments| self.object(&scratch, &input, &storable, Some(self.joined(segments))));
         match object {
             Some(object) => {
                 let request = Request { bytes: input.filled(), head: &scratch.request };

@@ -295,14 +295,7 @@ fn selects(object: &Object, request: Request<'_>, secondary: &mut Vec<u8>) -> bo
 }
 
 /// Decides what of a stored response a client gets.
-fn give(
-    core: &Core,
-    request: Request<'_>,
-    asked: &Asked,
-    stored: Rc<Indexed>,
-    facts: &Facts,
-    age: Seconds,
-) -> Cached {
+fn give(core: &Core, request: Request<'_>, asked: &Asked, stored: Rc<Indexed>, facts: &Facts, age: Seconds) -> Cached {
     let object = stored.object();
     let answer = if asked.is_conditional || asked.has_range {
         answer(core, request, asked, facts, object.head(), Some(object.body_bytes()))
@@ -313,14 +306,7 @@ fn give(
 }
 
 /// What of a response a client gets that has it already, or wants a part.
-fn answer(
-    core: &Core,
-    request: Request<'_>,
-    asked: &Asked,
-    facts: &Facts,
-    head: &[u8],
-    length: Option<u64>,
-) -> Answer {
+fn answer(core: &Core, request: Request<'_>, asked: &Asked, facts: &Facts, head: &[u8], length: Option<u64>) -> Answer {
     let wall = core.wall_seconds();
     if asked.is_conditional && conditional::precondition(request, facts, head, wall) == Precondition::NotModified {
         return Answer::NotModified;
@@ -368,6 +354,7 @@ struct Miss<'m> {
 }
 
 /// What came of following a fill.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Followed {
     Response(Response),
     /// It was not for this request.
@@ -434,9 +421,8 @@ impl Miss<'_> {
                     let stored = validates.as_ref().map(|stored| Arc::clone(stored.object()));
                     let there = Some(Rc::clone(&handover));
                     let lookup = &self.lookup;
-                    let fetch =
-                        Fetch::new(core, exchange, scratch, input, lookup, &fill, stored, there, self.upstream)
-                            .ok_or(Failure::OutOfMemory)?;
+                    let fetch = Fetch::new(core, exchange, scratch, input, lookup, &fill, stored, there, self.upstream)
+                        .ok_or(Failure::OutOfMemory)?;
                     fetch.start();
                     self.follow(core, exchange, scratch, input, why, &fill, Some(handover)).await
                 }

@@ -126,13 +126,14 @@ impl Residents for Slots<'_> {
     }
 
     fn key(&self, slot: u32) -> u64 {
-        self.of(slot, |object| ghost_key(object)).unwrap_or_default()
+        self.of(slot, ghost_key).unwrap_or_default()
     }
 }
 
 /// What is remembered of an object that has left.
 fn ghost_key(object: &Object) -> u64 {
-    let variant = object.secondary().iter().fold(0u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let variant =
+        object.secondary().iter().fold(0u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     (object.hash() >> 32) as u64 ^ variant
 }
 
@@ -249,8 +250,7 @@ impl Store {
     /// brings is one for this request.
     pub(crate) fn begin(&self, hash: u128, insertions: Option<u64>, joins: impl Fn(&Fill) -> bool) -> Begun {
         let mut shard = self.shard(hash);
-        if insertions.is_some_and(|insertions| insertions != shard.insertions)
-            && shard.positions(hash).next().is_some()
+        if insertions.is_some_and(|insertions| insertions != shard.insertions) && shard.positions(hash).next().is_some()
         {
             return Begun::Again;
         }

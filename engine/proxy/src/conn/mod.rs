@@ -158,12 +158,7 @@ impl Client {
     }
 
     /// Writes all of a buffer and of what is sent from where it is, at the same pace.
-    async fn gather_all(
-        &self,
-        core: &Rc<Core>,
-        exchange: &mut Exchange<'_>,
-        mut gather: Gather,
-    ) -> io::Result<()> {
+    async fn gather_all(&self, core: &Rc<Core>, exchange: &mut Exchange<'_>, mut gather: Gather) -> io::Result<()> {
         let Transport::Plain(stream) = &self.stream else { return Err(io::ErrorKind::Unsupported.into()) };
         let since = core.clock.now();
         let mut outcome = Ok(());

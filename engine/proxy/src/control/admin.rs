@@ -273,7 +273,9 @@ fn response(status: StatusCode, content_type: &'static str, body: impl Into<Byte
 fn cached(outcome: Result<serde_json::Value, cache::Refused>) -> Response<Full<Bytes>> {
     match outcome {
         Ok(answer) => response(StatusCode::OK, JSON, answer.to_string()),
-        Err(cache::Refused::Busy) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", cache::Refused::Busy)),
+        Err(cache::Refused::Busy) => {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", cache::Refused::Busy))
+        }
         Err(refused) => response(StatusCode::BAD_REQUEST, TEXT, format!("{refused}\n")),
     }
 }

@@ -53,7 +53,8 @@ pub(super) fn stats(control: &Control) -> Value {
     let store = &control.shared.cache;
     let figures = &store.figures;
     let publication = control.shared.published.current();
-    let cores = || publication.series.routes.values().flat_map(|cores| cores.all().filter_map(|core| core.cache_if_any()));
+    let cores =
+        || publication.series.routes.values().flat_map(|cores| cores.all().filter_map(|core| core.cache_if_any()));
     let outcomes = WORDS.iter().enumerate().map(|(index, word)| {
         let count: u64 = cores().map(|cache| cache.outcomes[index].get()).sum();
         ((*word).to_owned(), json!(count))

@@ -329,7 +329,16 @@ mod tests {
 
     fn rendered(cores: &[Arc<CoreMetrics>], series: &SeriesTable) -> String {
         let (listeners, tls) = (&[][..], &[][..]);
-        render(&Sources { cores, series, diagnostics_dropped: 0, driver: "epoll", configuration: 3, listeners, tls, cache: None })
+        render(&Sources {
+            cores,
+            series,
+            diagnostics_dropped: 0,
+            driver: "epoll",
+            configuration: 3,
+            listeners,
+            tls,
+            cache: None,
+        })
     }
 
     #[test]

@@ -129,7 +129,8 @@ pub(super) fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input
         max_forwards: exchange.max_forwards,
     };
     outgoing.edit(&mut scratch.edits);
-    if let (Some(validation), Some(policy)) = (&exchange.fills, exchange.route().and_then(|route| route.cache.as_ref())) {
+    if let (Some(validation), Some(policy)) = (&exchange.fills, exchange.route().and_then(|route| route.cache.as_ref()))
+    {
         let request = Request { bytes: input.filled(), head: &scratch.request };
         fill::edit(policy, request, &mut scratch.edits);
         scratch.edits.add_lines(validation);

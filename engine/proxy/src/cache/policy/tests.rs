@@ -227,14 +227,7 @@ struct Arc {
 impl Arc {
     fn new(limit: usize) -> Self {
         let lru = || Lru::new(usize::MAX);
-        Arc {
-            limit,
-            target: 0,
-            recent: lru(),
-            frequent: lru(),
-            recent_ghosts: lru(),
-            frequent_ghosts: lru(),
-        }
+        Arc { limit, target: 0, recent: lru(), frequent: lru(), recent_ghosts: lru(), frequent_ghosts: lru() }
     }
 
     fn replace(&mut self, in_frequent_ghosts: bool) {
