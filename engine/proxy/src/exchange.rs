@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use h2::Reason;
 use sluice_rules::failure::{Failure, Side};
@@ -11,7 +12,7 @@ use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::Framing;
 use sluice_wire::head::Request;
 
-use crate::cache::Note;
+use crate::cache::{Fill, Note};
 use crate::conn::Client;
 use crate::conn::h2::ClientStream;
 use crate::core::{Core, Local, Scratch};
@@ -66,9 +67,16 @@ pub(crate) struct Exchange<'c> {
     pub(crate) times: Times,
     /// What the cache did, on a route that has one.
     pub(crate) cache: Option<Note>,
-    /// What comes is for others as well; the lines that ask whether what is stored still holds.
-    pub(crate) fills: Option<Vec<u8>>,
+    /// What comes is for others as well.
+    pub(crate) fills: Option<Filling>,
     _active: Option<Active<'c>>,
+}
+
+/// What a request is sent for whose response is for others as well.
+pub(crate) struct Filling {
+    pub(crate) fill: Arc<Fill>,
+    /// The lines that ask whether what is stored still holds.
+    pub(crate) validation: Vec<u8>,
 }
 
 /// What of an exchange is needed to ask for the same without its client.

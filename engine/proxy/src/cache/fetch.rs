@@ -18,7 +18,7 @@ use crate::conn::Client;
 use crate::conn::response;
 use crate::core::{Core, Local, Scratch, ScratchGuard};
 use crate::deadline::Expiry;
-use crate::exchange::{Detached, Exchange, Told};
+use crate::exchange::{Detached, Exchange, Filling, Told};
 use crate::observe;
 use crate::rt::{self, Buffer, SMALL};
 use crate::upstream::{self, UpstreamResponse};
@@ -27,7 +27,7 @@ use super::account::{Charge, Segment};
 use super::fill::{End, Fill};
 use super::index::Waiter;
 use super::object::{Object, Parts};
-use super::step::{Lookup, origin_of};
+use super::step::Lookup;
 
 /// How long it is remembered that responses to a key are not stored.
 const PASS_MILLIS: u64 = 10_000;
@@ -140,7 +140,7 @@ impl Fetch {
         if let Some(stored) = &stored {
             conditional::validation([(&stored.facts, stored.head())], &mut validation);
         }
-        exchange.fills = Some(validation);
+        exchange.fills = Some(Filling { fill: Arc::clone(&fill), validation });
         let sent = core.moment(core.clock.now());
         let outcome = Box::pin(upstream::forward(core, &mut exchange, &mut scratch, &input, upstream)).await;
         let received = core.moment(core.clock.now());
@@ -151,7 +151,7 @@ impl Fetch {
         if handover.is_none() {
             observe::fetched(core, &local, &mut exchange, outcome.is_ok().then_some(scratch.response.status));
         }
-        let origin = origin_of(outcome.as_ref().map(|_| scratch.response.status).map_err(|failure| *failure));
+        let origin = if outcome.is_ok() { Origin::Status(scratch.response.status) } else { Origin::Failed };
         let scheme = client.hop.scheme();
         let task = Task { core, policy, fill: &fill, asked, hash, times, local: &local, scheme };
         if let Some(stored) = &stored {

@@ -31,6 +31,8 @@ struct State {
     head: Option<Arc<Object>>,
     /// Bytes of the body, if that is known.
     length: Option<u64>,
+    /// The heads of interim responses before it, in the form of HTTP/1.1. The upstream's side bounds them.
+    interim: Vec<Arc<[u8]>>,
     segments: VecDeque<Arc<Segment>>,
     /// Bytes in `segments`.
     held_bytes: u64,
@@ -74,6 +76,8 @@ pub(crate) enum Next {
 /// What is known of the head.
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
+    /// An interim response comes before it.
+    Interim(Arc<[u8]>),
     /// It has come, and the body follows: so many bytes, if that is known.
     Head(Arc<Object>, Option<u64>),
     /// It ended without one, or with what is stored.
@@ -97,6 +101,13 @@ impl Fill {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An interim response has come. Returns the cores to ring.
+    pub(crate) fn interim(&self, head: &[u8]) -> u64 {
+        let mut state = self.state();
+        state.interim.push(head.into());
+        std::mem::take(&mut state.waiting)
     }
 
     /// The head has come. Returns the cores to ring.
@@ -159,9 +170,12 @@ impl Fill {
         self.state().head.clone()
     }
 
-    /// What is known of the head. `None`: nothing, and the core is rung once there is.
-    pub(crate) fn known(&self, core: usize) -> Option<Known> {
+    /// What is known of the head, behind so many interim responses. `None`: nothing, and the core is rung once there is.
+    pub(crate) fn known(&self, interim: usize, core: usize) -> Option<Known> {
         let mut state = self.state();
+        if let Some(head) = state.interim.get(interim) {
+            return Some(Known::Interim(Arc::clone(head)));
+        }
         let known = match (&state.head, &state.end) {
             (Some(head), _) => Some(Known::Head(Arc::clone(head), state.length)),
             (None, Some(end)) => Some(Known::End(end.clone())),

@@ -38,9 +38,9 @@ impl Waiting {
         if self.watched.client_is_gone() { Failure::ClientGone } else { Failure::ResponseTimeout }
     }
 
-    /// Waits for what is known of the head.
-    pub(crate) async fn head(&self, core: &Core, fill: &Arc<Fill>) -> Result<Known, Failure> {
-        self.until(core, fill, || fill.known(core.index)).await
+    /// Waits for what is known of the head, behind so many interim responses.
+    pub(crate) async fn head(&self, core: &Core, fill: &Arc<Fill>, interim: usize) -> Result<Known, Failure> {
+        self.until(core, fill, || fill.known(interim, core.index)).await
     }
 
     /// Waits until something comes next.

@@ -5,12 +5,16 @@
 //! one task fetches (`fetch.rs`) what all who want the same follow (`fill.rs`, `follow.rs`).
 
 mod account;
+mod answer;
 mod fetch;
 mod fill;
 mod follow;
 mod index;
 pub mod measure;
+mod miss;
+mod note;
 mod object;
+mod pass;
 pub mod policy;
 mod post;
 mod purge;
@@ -18,11 +22,13 @@ mod step;
 mod store;
 
 pub(crate) use account::Segment;
+pub(crate) use answer::{Answer, Cached, Filling, Source};
 pub(crate) use fill::{End, Fill, Next, bit};
 pub(crate) use follow::next;
 pub(crate) use index::{Index, Indexed};
+pub(crate) use note::{Note, WORDS};
 pub(crate) use object::Object;
 pub(crate) use post::Post;
 pub(crate) use purge::{Manner, Purgeable};
-pub(crate) use step::{Answer, Cached, Filling, Note, Source, WORDS, asked, respond};
+pub(crate) use step::{asked, respond};
 pub(crate) use store::Store;

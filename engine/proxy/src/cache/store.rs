@@ -288,21 +288,39 @@ impl Store {
         now: Moment,
         replaces: impl Fn(&Object) -> bool,
     ) -> bool {
-        let bytes = object.bytes();
-        let mut gone = Vec::new();
         let mut shard = self.shard(fill.hash);
         shard.end(fill);
+        shard.passes.remove(&fill.hash);
+        if fill.is_spoiled() { false } else { self.insert(shard, object, now, replaces) }
+    }
+
+    /// Stores an object in place of another that is still stored. Whether it was.
+    pub(crate) fn replace(&self, object: &Arc<Object>, before: &Arc<Object>, now: Moment) -> bool {
+        let shard = self.shard(before.hash());
+        if before.is_gone() {
+            return false;
+        }
+        self.insert(shard, Arc::clone(object), now, |other| std::ptr::eq(other, &**before))
+    }
+
+    fn insert(
+        &self,
+        mut shard: MutexGuard<'_, Shard>,
+        object: Arc<Object>,
+        now: Moment,
+        replaces: impl Fn(&Object) -> bool,
+    ) -> bool {
+        let (hash, bytes) = (object.hash(), object.bytes());
         // It may have been purged while it was on its way.
         match self.purges.verdict(&*object) {
             Some(Manner::Hard) => return false,
-            _ if fill.is_spoiled() => return false,
             Some(Manner::Soft) => object.expire(now),
             None => {}
         }
-        shard.passes.remove(&fill.hash);
+        let mut gone = Vec::new();
         let mut replaced: Vec<u32> = Vec::new();
         let mut variants: Vec<(Moment, u32)> = Vec::new();
-        for slot in shard.positions(fill.hash) {
+        for slot in shard.positions(hash) {
             if let Some(other) = shard.object(slot) {
                 if replaces(other) {
                     replaced.push(slot);

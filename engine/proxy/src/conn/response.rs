@@ -125,6 +125,28 @@ pub(super) fn begin_own(exchange: &Exchange<'_>, buffer: &mut Buffer, is_all: bo
     stream.send_head(response, is_all && buffer.is_empty())
 }
 
+/// Passes the head of an interim response on, which is in the form of HTTP/1.1, to a client that understands it.
+pub(crate) async fn pass_on(core: &Rc<Core>, exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Failure> {
+    if exchange.version == Version::Http10 {
+        return Ok(());
+    }
+    let Some(stream) = &exchange.stream else {
+        let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
+        if !out.append(head) {
+            return Err(Failure::ResponseInterim);
+        }
+        return exchange.client.write_all(core, exchange, out).await.0.map_err(|_| Failure::ClientGone);
+    };
+    let mut parsed = ResponseHead::default();
+    let (head_bytes, fields) = (parse::HEAD_BYTES_MAX, parse::FIELDS_MAX);
+    let limits = HeadLimits { head_bytes, fields, line_bytes: head_bytes };
+    if parse::response(head, &mut Progress::default(), limits, &mut parsed) != Ok(true) {
+        return Err(Failure::ResponseInterim);
+    }
+    let response = outbound::response(Response { bytes: head, head: &parsed }, &Edits::default());
+    stream.send_interim(response).map_err(|_| Failure::ClientGone)
+}
+
 /// Sends an upstream's response: the head, then the content as it comes. `behind` is what the client has sent
 /// behind its request.
 pub(super) async fn send(

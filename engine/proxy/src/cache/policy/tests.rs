@@ -414,7 +414,7 @@ fn what_is_held_is_what_was_put_in_and_not_let_go() {
     let mut zipf = Zipf::new(500, 0.7, 7);
     for round in 0..5_000u64 {
         let key = zipf.next();
-        if mix(round) % 5 == 0 {
+        if mix(round).is_multiple_of(5) {
             if let Some(slot) = ours.slots.remove(&key) {
                 ours.policy.remove(slot, ours.members.bytes[slot as usize]);
                 ours.free.push(slot);
