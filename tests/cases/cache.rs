@@ -6,6 +6,7 @@ use sluice_load::message::Framing;
 use sluice_load::origin::{Origin, Reply, Request, Then};
 
 use crate::harness::{Client, Response, Setup, Site, both_drivers, eventually};
+use crate::peers::Http2;
 
 pub(crate) const CACHE: &str = "cache = { }";
 
@@ -402,5 +403,108 @@ both_drivers! {
         assert!(said(&["cache", "keys"]).contains("http://a.test/x/1"));
         assert!(said(&["cache", "get", "http://a.test/x/1"]).contains("Cache-Tag: all, one"));
         assert!(said(&["cache", "stats"]).contains("\"objects\": 1"));
+    }
+}
+
+/// A site whose clients may speak HTTP/2.
+fn site_of_both(driver: &str, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Site {
+    let listener = "protocols = [\"http/1.1\", \"h2c\"]\n".to_owned();
+    Site::new(driver, &Setup { listener, route: CACHE.to_owned(), ..Setup::default() }, Origin::http(handler))
+}
+
+both_drivers! {
+    /// Clients of HTTP/2 are answered from what those of HTTP/1.1 have stored, and the other way round.
+    fn versions_share_what_is_stored(driver: &str) {
+        let sizes = [0, 5, 4096, 100_000, 2_000_000];
+        let site = site_of_both(driver, |request| {
+            fresh(pattern(request.head.target[1..].parse().expect("a size"))).with("ETag", "\"v1\"")
+        });
+        let http2 = Http2::connect(site.gateway.address());
+        for size in sizes {
+            let target = format!("/{size}");
+            site.ask(get(&target, ""));
+            let answer = http2.get(&target);
+            assert_eq!(answer.status(), 200);
+            assert!(answer.body == pattern(size), "{size}");
+            assert!(answer.field("cache-status").is_some_and(|status| status.starts_with("sluice; hit")));
+            assert_eq!(answer.field("content-length"), Some(size.to_string().as_str()));
+        }
+        let first = http2.get("/77");
+        assert!(first.body == pattern(77) && first.field("cache-status").is_some_and(|status| status.contains("stored")));
+        assert!(is_hit(&site.ask(get("/77", ""))));
+        let mut part = crate::peers::get("/100000");
+        part.headers_mut().insert("range", http::HeaderValue::from_static("bytes=10-19,90000-90004"));
+        let answer = http2.ask(part, b"").expect("an answer");
+        assert_eq!(answer.status(), 206);
+        assert!(answer.body.windows(10).any(|window| window == &pattern(100_000)[10..20]));
+        let mut known = crate::peers::get("/100000");
+        known.headers_mut().insert("if-none-match", http::HeaderValue::from_static("\"v1\""));
+        let answer = http2.ask(known, b"").expect("an answer");
+        assert!(answer.status() == 304 && answer.body.is_empty());
+    }
+
+    /// RFC 9110 §15.2: interim responses go on to everybody who waits, and are not stored.
+    fn interim_responses_are_passed_on(driver: &str) {
+        let site = site_of_both(driver, |_| {
+            fresh("body").after("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+        });
+        let first = site.ask(get("/", ""));
+        assert_eq!((first.interim.len(), first.text().as_str()), (1, "body"));
+        assert_eq!(first.interim[0].fields.value("link").as_deref(), Some("</a.css>"));
+        assert!(site.ask(get("/", "")).interim.is_empty());
+        let answer = Http2::connect(site.gateway.address()).get("/other");
+        assert_eq!((answer.interim.len(), answer.body.as_slice()), (1, &b"body"[..]));
+    }
+
+    /// RFC 9111 §4.3.5: a HEAD that had to be forwarded freshens what is stored, or makes it stale.
+    fn a_head_freshens_what_is_stored(driver: &str) {
+        let site = site(driver, |request| match request.head.method.as_str() {
+            "HEAD" if request.head.target == "/same" => fresh("body").with("ETag", "\"v1\"").with("X-New", "1"),
+            "HEAD" => fresh("other").with("ETag", "\"v2\""),
+            _ if request.field("if-none-match").is_some() => fresh("other").with("ETag", "\"v2\""),
+            _ => stale("body", "").with("ETag", "\"v1\""),
+        });
+        for target in ["/same", "/other"] {
+            site.ask(get(target, ""));
+            let mut client = site.connect();
+            client.send(format!("HEAD {target} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+            client.response_to("HEAD");
+            let after = site.ask(get(target, ""));
+            assert_eq!(is_hit(&after), target == "/same", "{target}: {}", status(&after));
+            assert_eq!(after.field("x-new").is_some(), target == "/same");
+        }
+    }
+
+    /// What the cache did is in the log and in the figures.
+    fn what_the_cache_did_is_told(driver: &str) {
+        let dir = crate::harness::TempDir::new();
+        let log = dir.path().join("access.log");
+        let more = format!("[admin]\naddress = \"127.0.0.1:0\"\n[log.access]\nto = {log:?}\n");
+        let setup = Setup { route: format!("name = \"all\"\n{CACHE}"), more, ..Setup::default() };
+        let site = Site::new(driver, &setup, Origin::http(|request| match request.head.target.as_str() {
+            "/store" => fresh("x"),
+            _ => Reply::ok("x"),
+        }));
+        for target in ["/store", "/store", "/none"] {
+            site.ask(get(target, ""));
+        }
+        site.ask("DELETE /store HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let words = || -> Vec<String> {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            lines.map(|line| line["cache"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        assert!(eventually(|| words() == ["miss", "hit", "miss", "bypass"]), "{:?}", words());
+        let mut admin = Client::connect(site.gateway.admin());
+        admin.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let metrics = admin.response().text();
+        for line in [
+            "sluice_cache_requests_total{http_route=\"all\",outcome=\"hit\"} 1",
+            "sluice_cache_requests_total{http_route=\"all\",outcome=\"miss\"} 2",
+            "sluice_cache_requests_total{http_route=\"all\",outcome=\"bypass\"} 1",
+            "sluice_cache_objects 1",
+        ] {
+            assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+        }
     }
 }

@@ -219,7 +219,7 @@ impl Task<'_> {
 
     /// Bytes of the content of a stored response.
     fn object_bytes_max(&self) -> u64 {
-        self.policy.object_bytes_max.unwrap_or(u64::MAX).min(self.core.shared.cache.object_bytes_max)
+        self.policy.object_bytes_max.unwrap_or(self.local.snapshot().cache.object_bytes_max)
     }
 
     /// Whether the response may be stored.

@@ -53,8 +53,6 @@ pub(crate) struct Store {
     /// What keys are hashed with.
     pub(crate) secret: Secret,
     pub(crate) limit_bytes: u64,
-    /// Bytes of the content of an object.
-    pub(crate) object_bytes_max: u64,
 }
 
 /// What the store counts.
@@ -212,7 +210,6 @@ impl Store {
             figures: StoreFigures::default(),
             secret: Secret(RandomState::new().hash_one(0), RandomState::new().hash_one(1)),
             limit_bytes,
-            object_bytes_max,
         }
     }
 
