@@ -140,7 +140,7 @@ impl Core {
             deadlines: Deadlines::new(),
             waiting: Waiting::default(),
             pools,
-            cache: Index::default(),
+            cache: Index::new(index),
             clock,
             clock_began,
             access,

@@ -50,14 +50,19 @@ pub(crate) struct Waiter {
 }
 
 /// The index of a core.
-#[derive(Default)]
 pub(crate) struct Index {
+    core: usize,
     table: RefCell<HashTable<Rc<Indexed>>>,
     /// Who waits for fills, by their addresses.
     waiting: RefCell<HashMap<usize, Vec<Rc<Waiter>>>>,
 }
 
 impl Index {
+    /// The index of this core.
+    pub(crate) fn new(core: usize) -> Self {
+        Index { core, table: RefCell::default(), waiting: RefCell::default() }
+    }
+
     /// Shows `take` the variants of a resource that the core knows, those that may still be served.
     pub(crate) fn find(&self, store: &Store, hash: u128, now: Moment, mut take: impl FnMut(&Rc<Indexed>)) {
         let generation = store.purges.generation();
@@ -92,17 +97,27 @@ impl Index {
         self.forget(hash);
     }
 
-    /// Takes in an object that was found in the store, or put there.
+    /// Takes in an object that was found in the store, or put there. The core is told when it goes.
     pub(crate) fn insert(&self, object: Arc<Object>) -> Rc<Indexed> {
-        let hash = table_hash(object.hash());
+        let hash = object.hash();
         let mut table = self.table.borrow_mut();
-        if let Some(known) = table.find(hash, |known| Arc::ptr_eq(&known.object, &object)) {
+        if let Some(known) = table.find(table_hash(hash), |known| Arc::ptr_eq(&known.object, &object)) {
             return Rc::clone(known);
         }
-        let checked = Cell::new(object.generation());
-        let indexed = Rc::new(Indexed { object, checked, refresh_from: Cell::default() });
-        table.insert_unique(hash, Rc::clone(&indexed), |other| table_hash(other.object.hash()));
+        let indexed = self.lend(object);
+        indexed.object.indexed_by(self.core);
+        // If it has gone before that was said, nobody will tell.
+        if !indexed.object.is_gone() {
+            let rehash = |other: &Rc<Indexed>| table_hash(other.object.hash());
+            table.insert_unique(table_hash(hash), Rc::clone(&indexed), rehash);
+        }
         indexed
+    }
+
+    /// Refers to an object that may not be stored.
+    pub(crate) fn lend(&self, object: Arc<Object>) -> Rc<Indexed> {
+        let checked = Cell::new(object.generation());
+        Rc::new(Indexed { object, checked, refresh_from: Cell::default() })
     }
 
     /// Forgets what is gone of a resource.

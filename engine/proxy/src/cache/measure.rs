@@ -31,11 +31,10 @@ impl Warm {
     pub fn new(objects: u64, body_bytes: usize) -> Self {
         let limit = objects.saturating_mul(body_bytes as u64 + 2_000).max(64 << 20);
         let store = Store::new(limit, 1 << 20, Post::new(1, Arc::new([])));
-        let index = Index::default();
+        let index = Index::new(0);
         for number in 0..objects {
             let (object, fill) = object(&store, number, &vec![0; body_bytes]);
             assert!(store.put(&fill, Arc::clone(&object), NOW, |_| false), "there is room");
-            object.indexed_by(0);
             index.insert(object);
         }
         Warm { store, index, objects }

@@ -184,7 +184,7 @@ impl Miss<'_> {
                 note.stored = is_leader;
                 note.ttl = Some(facts.ttl(now));
                 exchange.cache = Some(note);
-                let stored = core.cache.insert(object);
+                let stored = core.cache.lend(object);
                 let age = facts.age(now);
                 Ok(Followed::Response(Response::Cached(give(core, request, asked, stored, age))))
             }
@@ -193,7 +193,7 @@ impl Miss<'_> {
                 match lookup::after(asked, &facts, origin, now) {
                     After::Serve(hit) => {
                         exchange.cache = Some(Note { collapsed: !is_leader, ..Note::new(Outcome::Hit(hit)) });
-                        let stored = core.cache.insert(object);
+                        let stored = core.cache.lend(object);
                         Ok(Followed::Response(Response::Cached(give(core, request, asked, stored, hit.age))))
                     }
                     After::Freshen | After::Deliver => Ok(Followed::Alone),

@@ -204,18 +204,19 @@ impl Object {
 
     /// Whether the store has let go of it.
     pub(crate) fn is_gone(&self) -> bool {
-        self.marks.load(Ordering::Acquire) & GONE != 0
+        self.marks.load(Ordering::SeqCst) & GONE != 0
     }
 
     /// The store lets go of it. Returns the cores that have it in their index, as bits.
     pub(super) fn let_go(&self) -> u64 {
-        self.marks.fetch_or(GONE, Ordering::AcqRel);
-        self.cores.load(Ordering::Acquire)
+        // Each side writes its own and then reads the other's, in one order for all.
+        self.marks.fetch_or(GONE, Ordering::SeqCst);
+        self.cores.load(Ordering::SeqCst)
     }
 
-    /// A core puts it into its index.
+    /// A core is about to put it into its index, unless it has gone.
     pub(super) fn indexed_by(&self, core: usize) {
-        self.cores.fetch_or(bit(core), Ordering::AcqRel);
+        self.cores.fetch_or(bit(core), Ordering::SeqCst);
     }
 
     /// What look-ups need to know of it, with what has happened to it since it was stored.

@@ -167,7 +167,7 @@ fn after_head(
     let store = &core.shared.cache;
     let request = Request { bytes: input.filled(), head: &scratch.request };
     let view = ResponseView { bytes: response.buffer.filled(), head: &scratch.response };
-    for before in store.find(lookup.hash, core.index, times.received).objects {
+    for before in store.find(lookup.hash, times.received).objects {
         if before.key() != scratch.key.as_slice() || !selects(&before, request, &mut Vec::new()) {
             continue;
         }

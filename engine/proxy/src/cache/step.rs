@@ -178,7 +178,7 @@ pub(super) fn look_up(core: &Core, scratch: &mut Scratch, input: &Buffer, lookup
     };
     core.cache.find(store, hash, now, |indexed| consider(&mut looked, indexed));
     if looked.stored.is_none() {
-        let found = store.find(hash, core.index, now);
+        let found = store.find(hash, now);
         for object in found.objects {
             core.cache.insert(object);
         }

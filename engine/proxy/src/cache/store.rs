@@ -228,14 +228,11 @@ impl Store {
         (self.limit_bytes - self.limit_bytes / SLACK_PART) / self.shards.len() as u64
     }
 
-    /// All variants of a resource. The core is told when one of them goes.
-    pub(crate) fn find(&self, hash: u128, core: usize, now: Moment) -> Found {
+    /// All variants of a resource.
+    pub(crate) fn find(&self, hash: u128, now: Moment) -> Found {
         let mut shard = self.shard(hash);
         let objects = shard.positions(hash).filter_map(|slot| shard.object(slot));
         let objects: Vec<_> = objects.filter(|object| !object.is_gone()).cloned().collect();
-        for object in &objects {
-            object.indexed_by(core);
-        }
         let until = shard.passes.get(&hash).copied();
         if until.is_some_and(|until| until <= now) {
             shard.passes.remove(&hash);
@@ -456,16 +453,24 @@ impl Store {
         self.purges.forget(horizon);
     }
 
-    /// What is stored, as far as `visit` wants to see it: it returns whether to go on.
+    /// What is stored, as far as `visit` wants to see it: it returns whether to go on. A little at a time, so that no
+    /// core waits long.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&Object) -> bool) {
         for shard in &self.shards {
-            let objects: Vec<Arc<Object>> = {
-                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                shard.slots.iter().flatten().cloned().collect()
-            };
-            for object in objects {
-                if !visit(&object) {
+            let mut from = 0;
+            loop {
+                let (objects, is_last): (Vec<Arc<Object>>, bool) = {
+                    let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                    let to = shard.slots.len().min(from + SWEPT_AT_ONCE);
+                    let objects = shard.slots[from.min(to)..to].iter().flatten().cloned().collect();
+                    from = to;
+                    (objects, to == shard.slots.len())
+                };
+                if !objects.iter().all(|object| visit(object)) {
                     return;
+                }
+                if is_last {
+                    break;
                 }
             }
         }
