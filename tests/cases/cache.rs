@@ -215,6 +215,18 @@ both_drivers! {
         assert_eq!(site.origin.requests().len(), 1);
     }
 
+    /// A part of what turns out to have changed is not taken from what is still on its way: all of it is sent.
+    fn a_part_of_what_has_changed_is_the_whole(driver: &str) {
+        let site = site(driver, |request| match request.field("if-none-match") {
+            Some(_) => fresh(pattern(50_000)).with("ETag", "\"v2\""),
+            None => stale("old", "").with("ETag", "\"v1\""),
+        });
+        site.ask(get("/", ""));
+        let response = site.ask(get("/", "Range: bytes=0-1\r\n"));
+        assert!(response.status() == 200 && response.body.data == pattern(50_000));
+        assert!(site.ask(get("/", "Range: bytes=0-1\r\n")).body.data == pattern(50_000)[..2]);
+    }
+
     /// RFC 9110 §9.3.2: HEAD is answered from what GET has stored.
     fn head_is_answered_from_get(driver: &str) {
         let site = site(driver, |_| fresh("body"));

@@ -171,7 +171,8 @@ impl Miss<'_> {
                 note.ttl = Some(head.facts.ttl(now));
                 exchange.cache = Some(note);
                 let age = head.facts.age(now);
-                let answer = answer(core, request, asked, &head.facts, head.head(), length);
+                // Parts are of what is stored; until then who wants one gets all (RFC 9110 §14.2).
+                let answer = answer(core, request, asked, &head.facts, head.head(), None);
                 let filling = Box::new(Filling { head, length, follower, waiting });
                 Ok(Followed::Response(Response::Cached(Cached { source: Source::Fill(filling), answer, age })))
             }

@@ -18,6 +18,7 @@ mod pass;
 pub mod policy;
 mod post;
 mod purge;
+mod receive;
 mod step;
 mod store;
 

@@ -88,6 +88,12 @@ fn holds(store: &Store, number: u64) -> bool {
     !store.find(hash(store, number), NOW).objects.is_empty()
 }
 
+/// An object has little beside its texts and its body.
+#[test]
+fn an_object_is_small() {
+    assert!(size_of::<Object>() <= 224, "{}", size_of::<Object>());
+}
+
 #[test]
 fn what_was_put_in_is_found_with_its_body() {
     let store = store(16 << 20, 1 << 20);
