@@ -5,8 +5,9 @@
 use sluice_load::message::Framing;
 use sluice_load::origin::{Origin, Reply, Request, Then};
 
-use crate::harness::{Client, Response, Setup, Site, both_drivers, eventually};
+use crate::harness::{Client, Response, Setup, Site, TempDir, both_drivers, eventually};
 use crate::peers::Http2;
+use crate::pki::{Authority, Dialer};
 
 pub(crate) const CACHE: &str = "cache = { }";
 
@@ -489,7 +490,7 @@ both_drivers! {
 
     /// What the cache did is in the log and in the figures.
     fn what_the_cache_did_is_told(driver: &str) {
-        let dir = crate::harness::TempDir::new();
+        let dir = TempDir::new();
         let log = dir.path().join("access.log");
         let more = format!("[admin]\naddress = \"127.0.0.1:0\"\n[log.access]\nto = {log:?}\n");
         let setup = Setup { route: format!("name = \"all\"\n{CACHE}"), more, ..Setup::default() };
@@ -517,6 +518,33 @@ both_drivers! {
             "sluice_cache_objects 1",
         ] {
             assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+        }
+    }
+}
+
+both_drivers! {
+    /// Under TLS the scheme is part of the key, and bodies of every length come whole.
+    fn what_is_stored_is_given_by_tls(driver: &str) {
+        let (dir, authority) = (TempDir::new(), Authority::new());
+        let made = authority.sign(&["localhost"]).write(&dir, "cert");
+        let more = format!("[[listener]]\naddress = \"127.0.0.1:0\"\nname = \"tls\"\ntls.certificates = [{made}]\n");
+        let setup = Setup { route: CACHE.to_owned(), more, ..Setup::default() };
+        let site = Site::new(driver, &setup, Origin::http(|request| {
+            fresh(vec![b'x'; request.head.target[1..].parse().expect("a size")])
+        }));
+        let (plain, secure) = (site.gateway.listeners()[0], site.gateway.listeners()[1]);
+        let dialer = Dialer::new(&authority);
+        for size in [0, 5, 5_000, 300_000] {
+            for round in 0..2 {
+                let request = format!("GET /{size} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+                let response = dialer.ask(secure, "localhost", &request).expect("a response");
+                let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+                assert!(body.len() == size && body.bytes().all(|byte| byte == b'x'), "{size}: {head}");
+                assert_eq!(head.contains("sluice; hit"), round > 0, "{size}: {head}");
+            }
+            let mut client = Client::connect(plain);
+            client.send(format!("GET /{size} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert!(!is_hit(&client.response()), "another scheme is another resource");
         }
     }
 }
