@@ -5,6 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice_benches::{Warm, find_routes, parse_request, paths, router};
+use sluice_proxy::cache::measure::Warm as Cache;
 use sluice_proxy::wheel::Wheel;
 use sluice_wire::head::RequestHead;
 
@@ -48,5 +49,32 @@ fn wheel(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, pieces, routes, wheel);
+/// A look-up in the index of a core, from the key on, among many objects that are asked for all over.
+fn cache(criterion: &mut Criterion) {
+    const BODY_BYTES: usize = 100;
+    let mut group = criterion.benchmark_group("cache-look-up-among");
+    for count in [1_000, 1_000_000] {
+        let before = resident_bytes();
+        let warm = Cache::new(count, BODY_BYTES);
+        let texts = warm.texts_bytes(BODY_BYTES) as u64;
+        let each = (resident_bytes() - before) / count;
+        println!("{count} objects: {each} bytes each, {texts} of them texts and body");
+        let keys = warm.keys(65_536);
+        let mut next = 0;
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| {
+                next = (next + 1) % keys.len();
+                assert!(warm.look_up(black_box(&keys[next])).is_some());
+            });
+        });
+    }
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * 4096
+}
+
+criterion_group!(benches, pieces, routes, wheel, cache);
 criterion_main!(benches);

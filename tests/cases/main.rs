@@ -12,6 +12,9 @@ mod table;
 
 mod access;
 mod bounds;
+mod cache;
+mod cache_attacks;
+mod cache_collapse;
 mod cert;
 mod clock;
 mod components;

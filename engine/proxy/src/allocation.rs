@@ -54,26 +54,33 @@ const REQUEST: &[u8] =
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nworld";
 
+/// What is asked for again and again: a response that is stored, and so given from the cache.
+const CACHED: &[u8] = b"GET /path?query HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\n\r\n";
+const FRESH: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=3600\r\nContent-Length: 5\r\n\r\nworld";
+
 #[test]
 fn a_request_allocates_nothing_once_warm() {
-    for driver in ["auto", "epoll"] {
-        let allocations = allocations_per_run(driver);
-        assert!(allocations < BESIDES, "{driver}: {allocations} allocations in {REQUESTS} requests");
+    for (driver, route, request, response) in
+        [("auto", "", REQUEST, RESPONSE), ("epoll", "", REQUEST, RESPONSE), ("auto", "cache = { }", CACHED, FRESH)]
+    {
+        let allocations = allocations_per_run(driver, route, request, response);
+        assert!(allocations < BESIDES, "{driver} {route}: {allocations} allocations in {REQUESTS} requests");
     }
 }
 
-fn allocations_per_run(driver: &str) -> u64 {
+fn allocations_per_run(driver: &str, route: &str, request: &'static [u8], response: &'static [u8]) -> u64 {
     let origin = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = origin.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         for stream in origin.incoming().flatten() {
-            std::thread::spawn(move || answer(stream));
+            std::thread::spawn(move || answer(stream, request, response));
         }
     });
     let log = std::env::temp_dir().join(format!("sluice-allocation-{}-{driver}.log", std::process::id()));
     let text = format!(
         "[runtime]\ncores = 1\ndriver = \"{driver}\"\n[log.access]\nto = {log:?}\n\
-         [[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n"
+         [[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.origin]\nendpoints = [\"{address}\"]\n[[route]]\npath = \"/*\"\nupstream = \"origin\"\n{route}\n"
     );
     let loaded = sluice_config::load_str("test", &text).unwrap_or_else(|report| panic!("{report}"));
     let reading =
@@ -83,11 +90,11 @@ fn allocations_per_run(driver: &str) -> u64 {
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     let mut buffer = [0; 4096];
     for _ in 0..REQUESTS / 10 {
-        ask(&mut client, &mut buffer);
+        ask(&mut client, request, &mut buffer);
     }
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for _ in 0..REQUESTS {
-        ask(&mut client, &mut buffer);
+        ask(&mut client, request, &mut buffer);
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let logged = std::fs::metadata(&log).expect("the log was opened").len();
@@ -97,8 +104,8 @@ fn allocations_per_run(driver: &str) -> u64 {
     allocations
 }
 
-fn ask(client: &mut TcpStream, buffer: &mut [u8]) {
-    client.write_all(REQUEST).expect("the gateway reads");
+fn ask(client: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
+    client.write_all(request).expect("the gateway reads");
     let mut length = 0;
     while !buffer[..length].ends_with(b"world") {
         let count = match client.read(&mut buffer[length..]) {
@@ -111,14 +118,15 @@ fn ask(client: &mut TcpStream, buffer: &mut [u8]) {
     }
 }
 
-fn answer(mut stream: TcpStream) {
+fn answer(mut stream: TcpStream, request: &[u8], response: &[u8]) {
+    let end = &request[request.len() - 5..];
     let mut buffer = [0; 4096];
     let mut length = 0;
     while let Ok(count @ 1..) = stream.read(&mut buffer[length..]) {
         length += count;
-        if buffer[..length].ends_with(b"hello") {
+        if buffer[..length].ends_with(if end == b"hello" { end } else { b"\r\n\r\n" }) {
             length = 0;
-            if stream.write_all(RESPONSE).is_err() {
+            if stream.write_all(response).is_err() {
                 return;
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use sluice_rules::access::Lists;
+use sluice_rules::cache::{Moment, UnixSeconds};
 use sluice_rules::overload::{Load, Shedding};
 use sluice_rules::rewrite::Rewritten;
 use sluice_rules::snapshot::{Listener, Snapshot, UpstreamId};
@@ -21,6 +22,7 @@ use sluice_wire::head::{RequestHead, ResponseHead};
 use sluice_wire::target::Target;
 
 use crate::Message;
+use crate::cache::{self, Fill, Index, Store};
 use crate::deadline::{Deadlines, TICK, ticks};
 use crate::limits::{Accounts, CoreLimits};
 use crate::listen::Door;
@@ -28,6 +30,7 @@ use crate::observe::access::{Access, Ring};
 use crate::observe::clock::Clock;
 use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
+use crate::observe::record::Nanos;
 use crate::observe::series::SeriesTable;
 use crate::publish::{Publication, Published};
 use crate::rt::{BufferPool, Mailbox};
@@ -46,6 +49,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// What all cores and the control thread share.
 pub(crate) struct Shared {
     pub(crate) published: Published,
+    pub(crate) cache: Store,
     pub(crate) access: Access,
     pub(crate) diagnostics: Diagnostics,
     /// What keeps clients away that do harm.
@@ -54,8 +58,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// When the process began to serve.
     pub(crate) started: Instant,
-    /// The mailbox of each core. Empty until all of them have one.
-    pub(crate) mailboxes: OnceLock<Arc<[Mailbox<Message>]>>,
+    /// The mailbox of each core.
+    pub(crate) mailboxes: Arc<[Mailbox<Message>]>,
     /// The accounts of limits, once a configuration has any.
     pub(crate) accounts: OnceLock<Accounts>,
 }
@@ -63,8 +67,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Sends a message to a core. Whether it was taken: a core that is far behind takes none.
     pub(crate) fn send(&self, core: usize, message: Message) -> bool {
-        let mailbox = self.mailboxes.get().and_then(|mailboxes| mailboxes.get(core));
-        mailbox.is_some_and(|mailbox| mailbox.send(message).is_ok())
+        self.mailboxes.get(core).is_some_and(|mailbox| mailbox.send(message).is_ok())
     }
 }
 
@@ -79,7 +82,11 @@ pub(crate) struct Core {
     pub(crate) lines: Lines,
     /// What is refused since the core has too much to do.
     pub(crate) shedding: Cell<Shedding>,
+    /// What it serves from the cache.
+    pub(crate) cache: Index,
     pub(crate) clock: Clock,
+    /// When its clock began, by the clock that all cores share: nanoseconds since the process began to serve.
+    clock_began: Nanos,
     pub(crate) access: Ring,
     pub(crate) limits: CoreLimits,
     /// Which of the cores it is.
@@ -175,9 +182,10 @@ impl Core {
         let local = Core::local_of(shared.published.current(), &pools, &lines);
         metrics.generation.set(local.generation);
         // xorshift needs a seed other than 0; cores must not choose alike.
-        let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         let clock = Clock::default();
-        let limits = CoreLimits::new(cores, clock.behind(shared.started));
+        let clock_began = clock.began_after(shared.started);
+        let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+        let limits = CoreLimits::new(cores);
         Rc::new(Core {
             shared,
             metrics,
@@ -187,7 +195,9 @@ impl Core {
             pools,
             lines,
             shedding: Cell::default(),
+            cache: Index::new(index),
             clock,
+            clock_began,
             access,
             limits,
             index,
@@ -329,6 +339,44 @@ impl Core {
         }
     }
 
+    /// A reading of its clock as nanoseconds since the gateway began to serve, alike on all cores.
+    pub(crate) fn since_start(&self, at: Nanos) -> Nanos {
+        self.clock_began.saturating_add(at)
+    }
+
+    /// The same as the cache counts.
+    pub(crate) fn moment(&self, at: Nanos) -> Moment {
+        Moment(self.since_start(at) / 1_000_000)
+    }
+
+    /// The wall's time in seconds since 1970.
+    pub(crate) fn wall_seconds(&self) -> UnixSeconds {
+        (self.clock.wall(self.clock.now()) / 1_000_000_000) as UnixSeconds
+    }
+
+    /// Wakes those who follow a fill on these cores, as bits.
+    pub(crate) fn ring(&self, mut cores: u64, fill: &Arc<Fill>) {
+        if cores & cache::bit(self.index) != 0 {
+            self.cache.wake(fill);
+            // Of cores beyond the 64th some share its bit.
+            if self.shared.cache.cores() <= u64::BITS as usize {
+                cores &= !cache::bit(self.index);
+            }
+        }
+        self.shared.cache.ring(cores, fill);
+    }
+
+    /// Takes what the cache has left word of.
+    pub(crate) fn take_word(&self) {
+        let Some(word) = self.shared.cache.post.take(self.index) else { return };
+        for hash in word.gone {
+            self.cache.forget(hash);
+        }
+        for fill in &word.fills {
+            self.cache.wake(fill);
+        }
+    }
+
     /// Forgets doors that are not used any more.
     pub(crate) fn sweep(&self) {
         self.retired.borrow_mut().retain(|_, retired| retired.door.is_in_use());
@@ -379,6 +427,10 @@ pub(crate) struct Scratch {
     pub(crate) edits: Edits,
     /// Where heads are written before they are put in front of their content.
     pub(crate) head: Vec<u8>,
+    /// What the request is found by in the cache.
+    pub(crate) key: Vec<u8>,
+    /// The same for the fields that select a response.
+    pub(crate) secondary: Vec<u8>,
 }
 
 /// Tables kept for the next request; more are freed.

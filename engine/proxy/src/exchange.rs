@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use h2::Reason;
 use sluice_rules::failure::{Failure, Side};
@@ -12,6 +13,7 @@ use sluice_wire::fields::ConnectionOptions;
 use sluice_wire::h1::body::Framing;
 use sluice_wire::head::Request;
 
+use crate::cache::{Fill, Note};
 use crate::conn::Client;
 use crate::conn::h2::ClientStream;
 use crate::core::{Core, Local, Scratch};
@@ -19,7 +21,7 @@ use crate::deadline::Pace;
 use crate::limits::Owed;
 use crate::observe;
 use crate::observe::metrics::Active;
-use crate::observe::record::{Bytes, Destination, EndedBy, Phase, Record, Times};
+use crate::observe::record::{Bytes, Destination, EndedBy, Nanos, Phase, Record, Times};
 use crate::rt::{self, Buffer};
 use crate::upload::{Incoming, Upload};
 use crate::wheel::Tick;
@@ -73,12 +75,58 @@ pub(crate) struct Exchange<'c> {
     pub(crate) failure: Option<Failure>,
     pub(crate) bytes: Bytes,
     pub(crate) times: Times,
-    _active: Active<'c>,
+    /// What the cache did, on a route that has one.
+    pub(crate) cache: Option<Note>,
+    /// What comes is for others as well.
+    pub(crate) fills: Option<Filling>,
+    _active: Option<Active<'c>>,
+}
+
+/// What a request is sent for whose response is for others as well.
+pub(crate) struct Filling {
+    pub(crate) fill: Arc<Fill>,
+    /// The lines that ask whether what is stored still holds.
+    pub(crate) validation: Vec<u8>,
+}
+
+/// What of an exchange is needed to ask for the same without its client.
+pub(crate) struct Detached {
+    local: Rc<Local>,
+    client_ip: IpAddr,
+    version: Version,
+    connection: ConnectionOptions,
+    framing: Framing,
+    buffered_bytes: usize,
+    route: Option<RouteId>,
+}
+
+impl Detached {
+    pub(crate) fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    pub(crate) fn route(&self) -> Option<RouteId> {
+        self.route
+    }
+}
+
+/// How an upstream was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempted {
+    destination: Option<Destination>,
+    attempts: u32,
+    phase: Phase,
+    connect: Option<Nanos>,
+    sent: Option<Nanos>,
+    first_byte: Option<Nanos>,
 }
 
 impl<'c> Exchange<'c> {
     pub(crate) fn open(core: &'c Core, client: &'c Client, times: Times) -> Self {
-        let local = client.local(core);
+        Exchange { _active: Some(Active::new(&core.metrics)), ..Exchange::new(client, client.local(core), times) }
+    }
+
+    fn new(client: &'c Client, local: Rc<Local>, times: Times) -> Self {
         let listener = client.listener(&local);
         let write_pace = Pace::new(listener.timeouts.write, listener.limits.rate_min);
         Exchange {
@@ -111,8 +159,63 @@ impl<'c> Exchange<'c> {
             failure: None,
             bytes: Bytes::default(),
             times,
-            _active: Active::new(&core.metrics),
+            cache: None,
+            fills: None,
+            _active: None,
         }
+    }
+
+    /// What is needed to ask for the same without the client.
+    pub(crate) fn detached(&self) -> Detached {
+        Detached {
+            local: Rc::clone(&self.local),
+            client_ip: self.client_ip,
+            version: self.version,
+            connection: self.connection,
+            framing: self.framing,
+            buffered_bytes: self.buffered_bytes,
+            route: self.route,
+        }
+    }
+
+    /// An exchange of the gateway's own, which counts as no request.
+    pub(crate) fn of_gateway(core: &'c Core, client: &'c Client, like: Detached) -> Self {
+        let Detached { local, client_ip, version, connection, framing, buffered_bytes, route } = like;
+        let now = core.clock.now();
+        let times = Times { began: now, head: now, ..Times::default() };
+        Exchange {
+            client_ip,
+            version,
+            connection,
+            framing,
+            buffered_bytes,
+            route,
+            phase: Phase::Route,
+            ..Exchange::new(client, local, times)
+        }
+    }
+
+    /// How the upstream was asked.
+    pub(crate) fn attempted(&self) -> Attempted {
+        let Times { connect, sent, first_byte, .. } = self.times;
+        Attempted {
+            destination: self.destination,
+            attempts: self.attempts,
+            phase: self.phase,
+            connect,
+            sent,
+            first_byte,
+        }
+    }
+
+    /// The upstream was asked on its behalf.
+    pub(crate) fn take_over(&mut self, attempted: &Attempted) {
+        self.destination = attempted.destination;
+        self.attempts = attempted.attempts;
+        self.phase = attempted.phase;
+        self.times.connect = attempted.connect;
+        self.times.sent = attempted.sent;
+        self.times.first_byte = attempted.first_byte;
     }
 
     /// The route that was found.
@@ -186,6 +289,7 @@ impl<'c> Exchange<'c> {
             attempts: self.attempts,
             limit: self.limit.map(|limit| snapshot.limit(limit).name.as_str()),
             status: self.status,
+            cache: self.cache,
             failure: self.failure,
             phase: self.phase,
             ended_by: self.ended_by(),

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod allocation;
 mod body;
+pub mod cache;
 mod conn;
 mod control;
 mod core;
@@ -39,6 +40,7 @@ use std::time::Instant;
 use sluice_rules::queue::Urgency;
 use sluice_rules::snapshot::Listener;
 
+use crate::cache::{Post, Store};
 use crate::control::reload::Configured;
 use crate::core::{Core, Shared};
 use crate::deadline::TICK;
@@ -48,7 +50,7 @@ use crate::observe::access::{Access, Ring};
 use crate::observe::diagnostics::Diagnostics;
 use crate::observe::metrics::CoreMetrics;
 use crate::publish::Published;
-use crate::rt::Mode;
+use crate::rt::{Mailbox, Mode};
 use crate::shield::Shield;
 use crate::upstream::permits::Permits;
 
@@ -122,6 +124,8 @@ pub(crate) enum Message {
     Passed(Arc<Permits>),
     /// Somebody of this urgency waits at another core: one that matters less has to leave.
     MakeRoom(Arc<Permits>, Urgency),
+    /// The cache has left word.
+    Cache,
 }
 
 impl Gateway {
@@ -156,22 +160,31 @@ impl Gateway {
         let (access, rings) = Access::start(snapshot.log.access.as_ref(), cores).map_err(StartError::AccessLog)?;
         let shield = Shield::new(cores);
         shield.prepare(&snapshot);
+        let mut mailboxes = Vec::new();
+        let mut inboxes = Vec::new();
+        for _ in 0..cores {
+            let (mailbox, inbox) = rt::mailbox()?;
+            mailboxes.push(mailbox);
+            inboxes.push(inbox);
+        }
+        let mailboxes: Arc<[Mailbox<Message>]> = mailboxes.into();
+        let cache = &snapshot.cache;
+        let post = Post::new(cores, Arc::clone(&mailboxes));
+        let cache = Store::new(cache.memory_bytes, cache.object_bytes_max, post);
         let shared = Arc::new(Shared {
             access,
+            cache,
             diagnostics,
             shield,
             published: Published::new(snapshot, assigned.doors, cores)?,
             draining: AtomicBool::new(false),
             started,
-            mailboxes: OnceLock::new(),
+            mailboxes: Arc::clone(&mailboxes),
             accounts,
         });
         let metrics: Vec<Arc<CoreMetrics>> = (0..cores).map(|_| Arc::default()).collect();
-        let mut mailboxes = Vec::new();
         let (ready, all_ready) = mpsc::channel();
-        for (index, (core_metrics, access)) in metrics.iter().zip(rings).enumerate() {
-            let (mailbox, inbox) = rt::mailbox()?;
-            mailboxes.push(mailbox);
+        for (index, ((core_metrics, access), inbox)) in metrics.iter().zip(rings).zip(inboxes).enumerate() {
             let start = CoreStart {
                 index,
                 cores,
@@ -191,9 +204,6 @@ impl Gateway {
             thread::Builder::new().name(format!("core-{index}")).spawn(move || start.run())?;
         }
         drop(ready);
-        let mailboxes: Arc<[rt::Mailbox<Message>]> = mailboxes.into();
-        let set = shared.mailboxes.set(Arc::clone(&mailboxes));
-        debug_assert!(set.is_ok(), "they are set once");
         for _ in 0..cores {
             match all_ready.recv() {
                 Ok(Ok(())) => {}
@@ -302,6 +312,7 @@ fn receive(core: &Rc<Core>, accepting: &mut Vec<Rc<Accepting>>, message: Message
         Message::End => core.deadlines.end_all(),
         Message::Passed(permits) => upstream::queue::passed(core, &permits),
         Message::MakeRoom(permits, urgency) => upstream::queue::make_room(core, &permits, urgency),
+        Message::Cache => core.take_word(),
     }
 }
 
@@ -316,6 +327,8 @@ async fn beat(core: &Rc<Core>) {
         core.tick_load(nanos.saturating_sub(worked), now - beaten);
         (worked, beaten) = (nanos, now);
         core.deadlines.tick();
+        // In case its mailbox was full.
+        core.take_word();
         core.waiting.tick(core.deadlines.now());
         core.lines.tick(core);
         core.tick_date();

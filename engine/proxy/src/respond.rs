@@ -9,19 +9,19 @@ use sluice_rules::access;
 use sluice_rules::failure::Failure;
 use sluice_rules::guard::{self, Method};
 use sluice_rules::limit::Facts;
-use sluice_rules::queue::ask;
 use sluice_rules::reply::Reply;
 use sluice_rules::rewrite::Values;
 use sluice_rules::route::Lookup;
-use sluice_rules::snapshot::{Action, Route, UpstreamId};
+use sluice_rules::snapshot::Action;
 use sluice_wire::head::Request;
 
+use crate::cache::{self, Cached};
 use crate::core::{Core, Scratch};
 use crate::exchange::Exchange;
 use crate::limits::limit;
 use crate::rt::Buffer;
 use crate::shield::gate;
-use crate::upstream::{UpstreamResponse, forward, queue};
+use crate::upstream::{UpstreamResponse, send};
 
 /// Where a response comes from.
 pub(crate) enum Response {
@@ -29,6 +29,8 @@ pub(crate) enum Response {
     Own(Reply),
     /// An upstream's.
     Upstream(UpstreamResponse),
+    /// The cache's.
+    Cached(Cached),
 }
 
 /// Answers the request whose head is at the front of `input`.
@@ -68,37 +70,17 @@ pub(crate) async fn respond(
         }
     }
 
+    let asked = cache::asked(exchange, scratch, input, route);
     let values = Values { params: &found.params, target: &scratch.target, authority: &scratch.authority };
     match &route.action {
         Action::Forward(upstream) => {
             scratch.rewritten = values.rewrite(&route.rewrite, listener.target)?;
-            shed(core, exchange, route, request, *upstream)?;
-            let permit = queue::enter(core, exchange, found.route, request, *upstream).await?;
-            forward(core, exchange, scratch, input, *upstream, permit).await.map(Response::Upstream)
+            match asked {
+                Some(asked) => cache::respond(core, exchange, scratch, input, asked, *upstream).await,
+                None => send(core, exchange, scratch, input, *upstream).await.map(Response::Upstream),
+            }
         }
         Action::Redirect { to, status } => Ok(Response::Own(Reply::redirect(*status, values.location(to)?))),
         Action::Respond { status, fields, body } => Ok(Response::Own(Reply::fixed(*status, fields, body))),
     }
-}
-
-/// Refuses what matters less than others while the core has too much to do.
-fn shed(
-    core: &Core,
-    exchange: &Exchange<'_>,
-    route: &Route,
-    request: Request<'_>,
-    upstream: UpstreamId,
-) -> Result<(), Failure> {
-    let shedding = core.shedding.get();
-    if shedding.level() == 0 {
-        return Ok(());
-    }
-    let trusted = exchange.client.listener(&exchange.local).trusts(exchange.client.peer.ip());
-    let waiting = &exchange.local.snapshot().upstream(upstream).waiting;
-    let (urgency, _) = ask::urgency(waiting, route, request, trusted);
-    if !shedding.refuses(urgency) {
-        return Ok(());
-    }
-    core.metrics.shed[urgency.index()].add(1);
-    Err(Failure::Overloaded)
 }

@@ -15,6 +15,8 @@ pub(crate) enum Transport {
     Plain(Stream),
     /// TLS over it, once the handshake is done.
     Tls(Rc<TlsStream>),
+    /// None: the gateway asks for itself. What is written is gone, and nothing is ever read.
+    Nowhere,
 }
 
 impl Transport {
@@ -23,6 +25,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.fd(),
             Transport::Tls(stream) => stream.stream().fd(),
+            Transport::Nowhere => -1,
         }
     }
 
@@ -31,6 +34,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.local_address(),
             Transport::Tls(stream) => stream.stream().local_address(),
+            Transport::Nowhere => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -39,6 +43,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(stream) => stream.facts(|facts| facts.alpn_protocol() == Some(b"h2")),
+            Transport::Nowhere => false,
         }
     }
 
@@ -49,6 +54,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.read(buffer).await,
             Transport::Tls(stream) => stream.read(buffer).await,
+            Transport::Nowhere => (Ok(0), buffer),
         }
     }
 
@@ -62,6 +68,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.read_unless(canceller, buffer).await,
             Transport::Tls(stream) => stream.read_unless(canceller, buffer).await,
+            Transport::Nowhere => (Some(Ok(0)), buffer),
         }
     }
 
@@ -71,6 +78,19 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.write(buffer).await,
             Transport::Tls(stream) => stream.write(buffer).await,
+            Transport::Nowhere => {
+                let (count, mut buffer) = (buffer.len(), buffer);
+                buffer.clear();
+                (Ok(count), buffer)
+            }
+        }
+    }
+
+    /// Whether bytes are written from where they are.
+    pub(crate) fn gathers(&self) -> bool {
+        match self {
+            Transport::Plain(_) => true,
+            Transport::Tls(_) | Transport::Nowhere => false,
         }
     }
 
@@ -79,6 +99,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.readable().await,
             Transport::Tls(stream) => stream.readable().await,
+            Transport::Nowhere => Ok(()),
         }
     }
 
@@ -87,6 +108,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => rt::pending(stream.fd()),
             Transport::Tls(stream) => stream.pending(),
+            Transport::Nowhere => Pending::Nothing,
         }
     }
 
@@ -95,6 +117,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => rt::pending(stream.fd()) == Pending::Nothing,
             Transport::Tls(stream) => stream.is_quiet(),
+            Transport::Nowhere => true,
         }
     }
 
@@ -103,7 +126,7 @@ impl Transport {
     pub(crate) fn send_now(&self, bytes: &[u8]) {
         match self {
             Transport::Plain(stream) => rt::send_now(stream.fd(), bytes),
-            Transport::Tls(_) => {}
+            Transport::Tls(_) | Transport::Nowhere => {}
         }
     }
 
@@ -112,6 +135,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => {}
             Transport::Tls(stream) => stream.close_notify().await,
+            Transport::Nowhere => {}
         }
     }
 
@@ -120,6 +144,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => rt::shutdown(stream.fd(), Shutdown::Write),
             Transport::Tls(stream) => stream.finish().await,
+            Transport::Nowhere => {}
         }
     }
 
@@ -128,6 +153,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => rt::reset_on_close(stream.fd()),
             Transport::Tls(stream) => stream.abort(),
+            Transport::Nowhere => {}
         }
     }
 }

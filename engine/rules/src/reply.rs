@@ -23,6 +23,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Its field lines, for those that are added.
+    pub fn lines_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.lines
+    }
+
     /// Bytes of its content.
     pub fn content_bytes(&self) -> u64 {
         self.body.len() as u64

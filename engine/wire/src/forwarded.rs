@@ -64,6 +64,11 @@ impl Hop {
         }
     }
 
+    /// How it came: `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
     /// Whether it is a proxy whose own claims are believed.
     pub fn is_trusted(&self) -> bool {
         self.trusted

@@ -41,8 +41,8 @@ impl<T: Read + Write> Stream for T {}
 
 /// An answer: its status code and its content.
 pub(crate) struct Answer {
-    status: u16,
-    content: String,
+    pub(crate) status: u16,
+    pub(crate) content: String,
 }
 
 /// Prints how the gateway is.
@@ -108,6 +108,7 @@ impl Whom {
         }
     }
 
+    /// Asks for something and waits for the answer.
     pub(crate) fn ask(&self, method: &str, path: &str) -> Result<Answer, String> {
         self.ask_with(method, path, "")
     }

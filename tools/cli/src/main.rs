@@ -1,6 +1,7 @@
 //! `sluice`: an API gateway. Arguments in, library calls, text out.
 
 mod admin;
+mod cache;
 mod cert;
 mod check;
 mod demo;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use admin::Whom;
+use cache::Purged;
 use explain::Question;
 
 #[global_allocator]
@@ -81,6 +83,11 @@ enum Command {
     Ban {
         #[command(subcommand)]
         command: BanCommand,
+    },
+    /// The response cache of a running gateway
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
     },
     /// Say what would happen to a request and why, from the code that serves traffic; without one, list the routes
     Explain {
@@ -173,6 +180,43 @@ enum BanCommand {
 }
 
 #[derive(Subcommand)]
+enum CacheCommand {
+    /// Print what it holds and what it has done, as JSON
+    Stats {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Print what is stored for a URL: each variant with its head, as JSON
+    Get {
+        /// The URL, as http://host/path?query
+        url: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Print the URLs of what is stored, with status, size and age
+    Keys {
+        /// What the URLs begin with
+        #[arg(long, value_name = "URL", default_value = "")]
+        prefix: String,
+        /// How many at most
+        #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+        limit: u32,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Purge a URL, all below one (http://host/a/*), a host, a tag or everything
+    Purge {
+        #[command(flatten)]
+        what: Purged,
+        /// Make it stale instead: still of use while a fresh one is fetched or the origin fails
+        #[arg(long)]
+        soft: bool,
+        #[command(flatten)]
+        whom: Whom,
+    },
+}
+
+#[derive(Subcommand)]
 enum CertCommand {
     /// Make certificates to try TLS with: an authority, and what it signs; nothing is overwritten
     Local {
@@ -209,6 +253,12 @@ fn main() -> ExitCode {
             BanCommand::Add { network, time, reason, whom } => protection::add(&whom, &network, time, &reason),
             BanCommand::List { whom } => protection::list(&whom),
             BanCommand::Remove { network, whom } => protection::remove(&whom, &network),
+        },
+        Command::Cache { command } => match command {
+            CacheCommand::Stats { whom } => cache::stats(&whom),
+            CacheCommand::Get { url, whom } => cache::get(&whom, &url),
+            CacheCommand::Keys { prefix, limit, whom } => cache::keys(&whom, &prefix, limit),
+            CacheCommand::Purge { what, soft, whom } => cache::purge(&whom, &what, soft),
         },
         Command::Explain { file, method, url, fields, client_ip, http2, format } => {
             let asked = method.as_deref().zip(url.as_deref());

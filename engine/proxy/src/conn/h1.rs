@@ -18,7 +18,7 @@ use crate::respond::{Response, respond};
 use crate::rt::{Buffer, Canceller, LARGE, Pending};
 use crate::upload::Upload;
 
-use super::{Client, request, response};
+use super::{Client, cached, request, response};
 
 /// How long a connection waits for its next request with a buffer in hand, which is cheaper than waiting for
 /// readiness first, before it is idle.
@@ -241,6 +241,7 @@ async fn serve_one(
             let behind = scratch.request.length + exchange.buffered_bytes;
             response::send(core, &mut exchange, scratch, upstream, &input.filled()[behind..]).await
         }
+        Ok(Response::Cached(cached)) => cached::send(core, &mut exchange, scratch, cached).await,
         Ok(Response::Own(reply)) => response::send_own(core, &mut exchange, reply).await,
         Err(failure) => response::send_own(core, &mut exchange, Reply::failure(failure)).await,
     };

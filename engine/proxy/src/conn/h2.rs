@@ -26,7 +26,7 @@ use crate::rt::{self, Buffer, SMALL};
 use crate::wheel::Tick;
 
 use super::out::Out;
-use super::{Client, request, response};
+use super::{Client, cached, request, response};
 
 /// A request's stream, as long as its exchange lasts.
 pub(crate) struct ClientStream {
@@ -322,6 +322,7 @@ async fn serve_one(core: &Rc<Core>, client: &Client, stream: &Rc<ClientStream>, 
     };
     let sent = match outcome {
         Ok(Response::Upstream(upstream)) => response::send(core, &mut exchange, &mut scratch, upstream, &[]).await,
+        Ok(Response::Cached(cached)) => cached::send(core, &mut exchange, &mut scratch, cached).await,
         Ok(Response::Own(reply)) => response::send_own(core, &mut exchange, reply).await,
         Err(failure) => response::send_own(core, &mut exchange, Reply::failure(failure)).await,
     };

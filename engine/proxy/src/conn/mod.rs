@@ -1,10 +1,11 @@
 //! Connections of clients.
 
+mod cached;
 pub(crate) mod h1;
 pub(crate) mod h2;
 mod out;
 mod request;
-mod response;
+pub(crate) mod response;
 mod tunnel;
 
 use std::cell::Cell;
@@ -23,7 +24,7 @@ use crate::exchange::Exchange;
 use crate::listen::Door;
 use crate::observe::metrics::CoreMetrics;
 use crate::prefix;
-use crate::rt::{self, Buffer, SMALL};
+use crate::rt::{self, Buffer, Gather, SMALL};
 use crate::shield::Gate;
 use crate::shield::gate::{self, Counted};
 use crate::tls::accept::{self, Identity};
@@ -73,6 +74,29 @@ impl Client {
             counted,
             open,
         })
+    }
+
+    /// The gateway itself, which asks for what `client` has asked for, in its own interest.
+    pub(crate) fn of_gateway(core: &Core, client: &Client) -> Client {
+        let door = Arc::clone(&client.open.door);
+        // Never refused.
+        door.enter(usize::MAX);
+        Client {
+            deadline: core.deadlines.waits(),
+            stream: Transport::Nowhere,
+            door: client.door,
+            peer: client.peer,
+            hop: client.hop.clone(),
+            identity: None,
+            served: Cell::new(true),
+            counted: None,
+            open: Open { door, metrics: None },
+        }
+    }
+
+    /// Whether it is the gateway itself.
+    pub(crate) fn is_gateway(&self) -> bool {
+        matches!(self.stream, Transport::Nowhere)
     }
 
     /// Whether something comes before HTTP.
@@ -147,6 +171,29 @@ impl Client {
         }
         (outcome, buffer)
     }
+
+    /// Writes all of a buffer and of what is sent from where it is, at the same pace.
+    async fn gather_all(&self, core: &Rc<Core>, exchange: &mut Exchange<'_>, mut gather: Gather) -> io::Result<()> {
+        let Transport::Plain(stream) = &self.stream else { return Err(io::ErrorKind::Unsupported.into()) };
+        let since = core.clock.now();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && gather.len() > 0 {
+            let before = core.deadlines.now();
+            let due = before.saturating_add(exchange.write_pace.patience()).saturating_add(1);
+            self.deadline.set(exchange.bounded(due), Expiry::ShutBoth);
+            let (result, returned) = stream.write_gather(gather).await;
+            gather = returned;
+            match result {
+                Ok(count) => {
+                    exchange.bytes.sent += count as u64;
+                    exchange.write_pace.moved(count, core.deadlines.now() - before);
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        exchange.times.waited += core.clock.now() - since;
+        outcome
+    }
 }
 
 /// Why a connection is not served.
@@ -215,7 +262,8 @@ async fn prepare(core: &Rc<Core>, mut client: Client) -> Option<Client> {
 /// Counts a connection as open until it is dropped.
 struct Open {
     door: Arc<Door>,
-    metrics: Arc<CoreMetrics>,
+    /// `None`: there is no connection, and the door is only kept.
+    metrics: Option<Arc<CoreMetrics>>,
 }
 
 impl Open {
@@ -225,13 +273,15 @@ impl Open {
             return None;
         }
         core.metrics.connections_open.add(1);
-        Some(Open { door: Arc::clone(door), metrics: Arc::clone(&core.metrics) })
+        Some(Open { door: Arc::clone(door), metrics: Some(Arc::clone(&core.metrics)) })
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.door.leave();
-        self.metrics.connections_open.sub(1);
+        if let Some(metrics) = &self.metrics {
+            metrics.connections_open.sub(1);
+        }
     }
 }

@@ -16,7 +16,7 @@ use sluice_wire::writer::Writer;
 use sluice_wire::{Name, Version, forwarded};
 
 use crate::body::{Frame, ReadError, Source};
-use crate::core::{Core, Scratch};
+use crate::core::{Core, Local, Scratch};
 use crate::deadline::Expiry;
 use crate::exchange::Exchange;
 use crate::limits::{self, Pacer};
@@ -43,7 +43,7 @@ pub(super) struct SentResponse {
 }
 
 impl SentResponse {
-    fn broken() -> Self {
+    pub(super) fn broken() -> Self {
         SentResponse { intact: false, linger: false, upload: None }
     }
 }
@@ -51,7 +51,10 @@ impl SentResponse {
 /// Sends a response of the gateway itself.
 pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, mut reply: Reply) -> SentResponse {
     reply.tell(&exchange.told);
-    let reply = if exchange.is_grpc { reply.for_grpc() } else { reply };
+    let mut reply = if exchange.is_grpc { reply.for_grpc() } else { reply };
+    if let Some(note) = &exchange.cache {
+        note.write(reply.lines_mut());
+    }
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now, so where the
     // next request would start is not known.
     exchange.keep_alive &= !exchange.expects_continue && !reply.failure.is_some_and(Failure::closes);
@@ -104,17 +107,42 @@ pub(super) async fn send_own(core: &Rc<Core>, exchange: &mut Exchange<'_>, mut r
 
 /// Where a response of the gateway itself goes, which is in `buffer` in the form of HTTP/1.1. `None`: the client has
 /// gone.
-fn begin_own(exchange: &Exchange<'_>, buffer: &mut Buffer, is_all: bool) -> Option<Out> {
+pub(super) fn begin_own(exchange: &Exchange<'_>, buffer: &mut Buffer, is_all: bool) -> Option<Out> {
     let Some(stream) = &exchange.stream else {
         return Some(Out::Http1 { frame: Frame::Raw, head_is_due: false });
     };
     let mut head = ResponseHead::default();
-    let limits = HeadLimits { head_bytes: SMALL, fields: parse::FIELDS_MAX, line_bytes: SMALL };
-    let is_whole = parse::response(buffer.filled(), &mut Progress::default(), limits, &mut head);
-    debug_assert_eq!(is_whole, Ok(true), "we wrote it");
+    let (head_bytes, fields) = (parse::HEAD_BYTES_MAX, parse::FIELDS_MAX);
+    let limits = HeadLimits { head_bytes, fields, line_bytes: head_bytes };
+    if parse::response(buffer.filled(), &mut Progress::default(), limits, &mut head) != Ok(true) {
+        // We wrote it, so it can only have too many lines.
+        return None;
+    }
     let response = outbound::response(Response { bytes: buffer.filled(), head: &head }, &Edits::default());
     buffer.consume(head.length);
     stream.send_head(response, is_all && buffer.is_empty())
+}
+
+/// Passes the head of an interim response on, which is in the form of HTTP/1.1, to a client that understands it.
+pub(crate) async fn pass_on(core: &Rc<Core>, exchange: &mut Exchange<'_>, head: &[u8]) -> Result<(), Failure> {
+    if exchange.version == Version::Http10 {
+        return Ok(());
+    }
+    let Some(stream) = &exchange.stream else {
+        let mut out = core.buffers.take().ok_or(Failure::OutOfMemory)?;
+        if !out.append(head) {
+            return Err(Failure::ResponseInterim);
+        }
+        return exchange.client.write_all(core, exchange, out).await.0.map_err(|_| Failure::ClientGone);
+    };
+    let mut parsed = ResponseHead::default();
+    let (head_bytes, fields) = (parse::HEAD_BYTES_MAX, parse::FIELDS_MAX);
+    let limits = HeadLimits { head_bytes, fields, line_bytes: head_bytes };
+    if parse::response(head, &mut Progress::default(), limits, &mut parsed) != Ok(true) {
+        return Err(Failure::ResponseInterim);
+    }
+    let response = outbound::response(Response { bytes: head, head: &parsed }, &Edits::default());
+    stream.send_interim(response).map_err(|_| Failure::ClientGone)
 }
 
 /// Sends an upstream's response: the head, then the content as it comes. `behind` is what the client has sent
@@ -263,12 +291,9 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     let Scratch { response: head, edits, head: out, .. } = scratch;
     let view = Response { bytes: response.buffer.filled(), head };
     let table = &head.fields;
-    let has_no_content = matches!(head.status, 100..=199 | 204);
+    let has_no_content = has_no_content(head.status);
     let options = ConnectionOptions::of(view.bytes, table);
-    let mut reusable = options.persists(head.version)
-        && response.framing != Framing::UntilClose
-        // RFC 9110 §8.6, RFC 9112 §6.1: what announces content where there is none cannot be trusted to send none.
-        && !(has_no_content && (table.has(Name::ContentLength) || table.has(Name::TransferEncoding)));
+    let mut reusable = is_reusable(view, response.framing);
     edits.clear();
     edits.remove(fields::HOP_BY_HOP);
     edits.remove_named(options, view.bytes, table);
@@ -309,6 +334,9 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
         core.date(|date| edits.add("Date", &[date.as_bytes()]));
     }
     forwarded::via(edits, head.version);
+    if let Some(note) = &exchange.cache {
+        note.write(edits.added_mut());
+    }
     let out = match &exchange.stream {
         Some(stream) => {
             let ends = matches!(response.framing, Framing::Empty | Framing::Length(0)) && head.status != 101;
@@ -326,8 +354,23 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     Plan { out, is_event_stream, ends_with_connection, reusable }
 }
 
+fn has_no_content(status: u16) -> bool {
+    matches!(status, 100..=199 | 204)
+}
+
+/// Whether the connection that a response came by can serve a further request, as far as its head tells.
+pub(crate) fn is_reusable(response: Response<'_>, framing: Framing) -> bool {
+    let Response { bytes, head } = response;
+    let table = &head.fields;
+    let announces_content = table.has(Name::ContentLength) || table.has(Name::TransferEncoding);
+    ConnectionOptions::of(bytes, table).persists(head.version)
+        && framing != Framing::UntilClose
+        // RFC 9110 §8.6, RFC 9112 §6.1: what announces content where there is none cannot be trusted to send none.
+        && !(has_no_content(head.status) && announces_content)
+}
+
 /// Whether the response ended too early, and why.
-fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, content: &Source) -> Option<Failure> {
+pub(crate) fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, content: &Source) -> Option<Failure> {
     let by_us = || {
         if let Some(failure) = leg.upload.as_ref().and_then(Upload::failure) {
             Some(failure)
@@ -343,6 +386,14 @@ fn cut_short(leg: &Leg, received: &Result<usize, ReadError>, content: &Source) -
         Err(ReadError::Chunk(error)) => Some(Failure::ResponseChunk(*error)),
         Err(ReadError::Closed | ReadError::Broken) => Some(by_us().unwrap_or(Failure::ResponseIncomplete)),
     }
+}
+
+/// Keeps the upstream's connection if it can be kept, once a response has come that goes to no client.
+pub(crate) async fn finish_unwatched(core: &Core, response: UpstreamResponse, reusable: bool, local: &Local) {
+    let UpstreamResponse { content, leg, .. } = response;
+    let policy = &local.snapshot().upstream(leg.upstream).keep_alive;
+    let reusable = reusable && content.ended();
+    finish(core, leg, &content, reusable, policy).await;
 }
 
 /// Keeps the upstream's connection if it can be kept, and hands over what is left of the request.

@@ -26,7 +26,7 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reload::{Applied, ReloadError};
-use super::{Control, status};
+use super::{Control, cache, status};
 use crate::StartError;
 
 /// Admin requests under way at a time.
@@ -62,10 +62,14 @@ enum Endpoint {
     Bans,
     Ban,
     Lift,
+    Cache,
+    CacheKeys,
+    CacheGet,
+    CachePurge,
 }
 
 /// All there is, by path and by the method that it takes. HEAD goes with GET.
-const ENDPOINTS: [(&str, Method, Endpoint); 12] = [
+const ENDPOINTS: [(&str, Method, Endpoint); 16] = [
     ("/livez", Method::GET, Endpoint::Livez),
     ("/readyz", Method::GET, Endpoint::Readyz),
     ("/metrics", Method::GET, Endpoint::Metrics),
@@ -78,6 +82,10 @@ const ENDPOINTS: [(&str, Method, Endpoint); 12] = [
     ("/api/protection/bans", Method::GET, Endpoint::Bans),
     ("/api/protection/bans", Method::POST, Endpoint::Ban),
     ("/api/protection/bans", Method::DELETE, Endpoint::Lift),
+    ("/api/cache", Method::GET, Endpoint::Cache),
+    ("/api/cache/keys", Method::GET, Endpoint::CacheKeys),
+    ("/api/cache/get", Method::GET, Endpoint::CacheGet),
+    ("/api/cache/purge", Method::POST, Endpoint::CachePurge),
 ];
 
 /// Where admin requests come in.
@@ -215,6 +223,7 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
     let Some((_, _, endpoint)) = here().find(|(_, allowed, _)| allowed == method) else {
         return Ok(not_served(path, &here().map(|(_, method, _)| method.as_str()).collect::<Vec<_>>()));
     };
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let is_loopback = super::lock(&control.admin).as_ref().is_some_and(|admin| admin.is_loopback);
     if path.starts_with("/api/")
         && let Err(why) = from_this_site(request.headers(), method != Method::GET, is_loopback)
@@ -250,6 +259,10 @@ async fn answer(control: Arc<Control>, request: Request<Incoming>) -> Result<Res
                 Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the reload failed\n"),
             }
         }
+        Endpoint::Cache => response(StatusCode::OK, JSON, cache::stats(&control).to_string()),
+        Endpoint::CacheKeys => cached(cache::keys(&control, &query)),
+        Endpoint::CacheGet => cached(cache::get(&control, &query)),
+        Endpoint::CachePurge => cached(cache::purge(&control, &query)),
         Endpoint::Drain => {
             // Readiness goes before the answer, so that who asks can rely on it.
             control.shared.draining.store(true, Ordering::Relaxed);
@@ -332,6 +345,16 @@ fn response(status: StatusCode, content_type: &'static str, body: impl Into<Byte
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+fn cached(outcome: Result<serde_json::Value, cache::Refused>) -> Response<Full<Bytes>> {
+    match outcome {
+        Ok(answer) => response(StatusCode::OK, JSON, answer.to_string()),
+        Err(cache::Refused::Busy) => {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", cache::Refused::Busy))
+        }
+        Err(refused) => response(StatusCode::BAD_REQUEST, TEXT, format!("{refused}\n")),
+    }
 }
 
 fn reloaded(outcome: Result<Applied, ReloadError>) -> Response<Full<Bytes>> {

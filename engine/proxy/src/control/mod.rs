@@ -1,6 +1,7 @@
 //! The control thread: slow and rare work, on tokio, so that well-kept libraries serve it unchanged.
 
 pub(crate) mod admin;
+mod cache;
 mod certificates;
 pub(crate) mod doors;
 mod health;
@@ -237,6 +238,7 @@ async fn serve(control: &Arc<Control>, ready: impl FnOnce()) -> io::Result<()> {
     tokio::spawn(certificates::renew_tickets(Arc::clone(control)));
     tokio::spawn(lists::watch(Arc::clone(control)));
     tokio::spawn(protection::watch(Arc::clone(control)));
+    tokio::spawn(cache::sweep(Arc::clone(control)));
     tokio::spawn(Arc::clone(control).free_replaced());
     tokio::spawn(limits::state::keep(Arc::clone(&control.shared)));
     let there = Arc::clone(control);

@@ -237,6 +237,7 @@ fn next_start(now: &Snapshot, next: &Snapshot) -> Vec<&'static str> {
         ("runtime.driver", a.driver != b.driver),
         ("runtime.memory", a.memory_bytes != b.memory_bytes),
         ("limits.keys", now.accounts.keys != next.accounts.keys),
+        ("cache.memory", now.cache.memory_bytes != next.cache.memory_bytes),
         ("admin", now.admin != next.admin),
     ];
     differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()

@@ -81,6 +81,7 @@ pub(super) fn figures(control: &Control) -> String {
         listeners: &publication.snapshot.listeners,
         tls: &publication.tls,
         accounts: control.shared.accounts.get().map(|accounts| &accounts.table),
+        cache: Some(&control.shared.cache),
     })
 }
 

@@ -14,26 +14,41 @@ use sluice_wire::h2::{inbound, outbound};
 
 use crate::body::ReadError;
 use crate::deadline::Deadline;
-use crate::rt::Buffer;
+use crate::rt::{Buffer, Lease};
 
-/// A part of a buffer on its way out. The buffer goes back to its pool when all parts of it have been written.
-pub(crate) struct Data {
-    buffer: Rc<Buffer>,
-    start: usize,
-    end: usize,
+/// Content on its way out.
+pub(crate) enum Data {
+    /// A part of a buffer, which goes back to its pool when all parts of it have been written.
+    Buffer {
+        /// The buffer.
+        buffer: Rc<Buffer>,
+        /// What is left of the part.
+        part: Range<usize>,
+    },
+    /// What is sent from where it is.
+    Lease(Lease),
 }
 
 impl Buf for Data {
     fn remaining(&self) -> usize {
-        self.end - self.start
+        match self {
+            Data::Buffer { part, .. } => part.len(),
+            Data::Lease(lease) => lease.len(),
+        }
     }
 
     fn chunk(&self) -> &[u8] {
-        &self.buffer.filled()[self.start..self.end]
+        match self {
+            Data::Buffer { buffer, part } => &buffer.filled()[part.clone()],
+            Data::Lease(lease) => lease,
+        }
     }
 
     fn advance(&mut self, count: usize) {
-        self.start += count;
+        match self {
+            Data::Buffer { part, .. } => part.start += count,
+            Data::Lease(lease) => lease.consume(count),
+        }
     }
 }
 
@@ -196,7 +211,11 @@ impl StreamWriter {
 
     /// Sends a part of a buffer, as long as [`StreamWriter::capacity`] said or empty. `last`: nothing follows.
     pub(crate) fn send(&self, buffer: &Rc<Buffer>, part: Range<usize>, last: bool) -> io::Result<()> {
-        let data = Data { buffer: Rc::clone(buffer), start: part.start, end: part.end };
+        self.send_data(Data::Buffer { buffer: Rc::clone(buffer), part }, last)
+    }
+
+    /// Sends content that is as long as [`StreamWriter::capacity`] said, or empty. `last`: nothing follows.
+    pub(crate) fn send_data(&self, data: Data, last: bool) -> io::Result<()> {
         self.stream.borrow_mut().send_data(data, last).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 

@@ -65,19 +65,17 @@ pub(crate) struct CoreLimits {
     asked: RefCell<Vec<step::Asked>>,
     /// Requests that are held back.
     delayed: Cell<usize>,
-    /// What the core's clock is behind that of the accounts.
-    behind: Nanos,
 }
 
 impl CoreLimits {
-    pub(crate) fn new(cores: usize, behind: Nanos) -> Self {
-        CoreLimits { leases: Leases::new(cores), asked: RefCell::default(), delayed: Cell::new(0), behind }
+    pub(crate) fn new(cores: usize) -> Self {
+        CoreLimits { leases: Leases::new(cores), asked: RefCell::default(), delayed: Cell::new(0) }
     }
 }
 
 /// A reading of the core's clock as the accounts have it.
 fn moment(core: &Core, at: record::Nanos) -> Moment {
-    Moment { now: at.saturating_add(core.limits.behind), unix: core.clock.unix(at) }
+    Moment { now: core.since_start(at), unix: core.clock.unix(at) }
 }
 
 /// What a request may have to pay in the end, since its response says what it has cost.

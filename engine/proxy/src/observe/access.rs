@@ -324,6 +324,7 @@ mod tests {
             attempts: 0,
             limit: None,
             status: 400,
+            cache: None,
             failure: None,
             phase: Phase::Head,
             ended_by: EndedBy::Gateway,

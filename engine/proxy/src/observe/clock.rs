@@ -38,9 +38,9 @@ impl Clock {
         self.started.elapsed().as_nanos() as Nanos
     }
 
-    /// How long after `earlier` it began.
-    pub(crate) fn behind(&self, earlier: Instant) -> Nanos {
-        self.started.saturating_duration_since(earlier).as_nanos() as Nanos
+    /// How long after `start` it began, in nanoseconds.
+    pub(crate) fn began_after(&self, start: Instant) -> Nanos {
+        self.started.saturating_duration_since(start).as_nanos() as Nanos
     }
 
     /// The wall's time at a reading of this clock, in seconds since 1970.
@@ -55,7 +55,7 @@ impl Clock {
     }
 
     /// The wall's time at a reading of this clock, in nanoseconds since 1970.
-    fn wall(&self, at: Nanos) -> u64 {
+    pub(crate) fn wall(&self, at: Nanos) -> u64 {
         let (wall, tick) = self.tick.get();
         if at >= tick { wall.saturating_add(at - tick) } else { wall.saturating_sub(tick - at) }
     }

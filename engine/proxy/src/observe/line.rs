@@ -64,6 +64,7 @@ fn json(out: &mut Vec<u8>, clock: &Clock, config: &AccessLog, record: &Record<'_
     out.extend_from_slice(b",\"attempts\":");
     put_number(out, record.attempts.into());
     put_word(out, b",\"limit\":", record.limit.map(str::as_bytes));
+    put_word(out, b",\"cache\":", record.cache.map(|note| note.word().as_bytes()));
     put_word(out, b",\"cause\":", record.failure.map(|failure| Failure::label(failure).as_bytes()));
     put_word(out, b",\"phase\":", Some(record.phase.word().as_bytes()));
     put_word(out, b",\"ended_by\":", Some(record.ended_by.word().as_bytes()));

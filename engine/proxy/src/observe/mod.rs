@@ -15,6 +15,7 @@ use sluice_rules::protection::Subject;
 use sluice_rules::traffic::{self, Tally};
 
 use crate::core::{Core, Local};
+use crate::exchange::Exchange;
 pub(crate) use histogram::DURATION_BOUNDS;
 use histogram::{OVERHEAD_BOUNDS, SIZE_BOUNDS};
 use record::{Phase, Record};
@@ -53,10 +54,26 @@ pub(crate) fn ended(core: &Core, local: &Local, record: &Record<'_>) {
     route.durations[method][class].made().record(&DURATION_BOUNDS, record.times.total());
     route.request_content.record(&SIZE_BOUNDS, record.bytes.request_content);
     route.response_content.record(&SIZE_BOUNDS, record.bytes.response_content);
+    if let Some(note) = &record.cache {
+        let cache = route.cache();
+        cache.outcomes[note.index()].add(1);
+        cache.collapsed.add(u64::from(note.collapsed));
+        cache.saved_millis.add(u64::from(note.saved_millis));
+    }
     if let Some(destination) = record.destination.filter(|_| record.phase != Phase::Queue) {
         // Without a first byte there was no response of the upstream's.
         let class = record.times.first_byte.map_or(0, |_| class);
         let upstream = local.series().upstream(destination.upstream, core.index);
         upstream.durations[class].made().record(&DURATION_BOUNDS, record.times.upstream());
+    }
+}
+
+/// Takes in what has happened to a request that the gateway has sent for itself. `status`: there was a response.
+pub(crate) fn fetched(core: &Core, local: &Local, exchange: &mut Exchange<'_>, status: Option<u16>) {
+    exchange.times.ended = core.clock.now();
+    if let Some(destination) = exchange.destination {
+        let upstream = local.series().upstream(destination.upstream, core.index);
+        let class = status.map_or(0, class_index);
+        upstream.durations[class].made().record(&DURATION_BOUNDS, exchange.times.upstream());
     }
 }

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use sluice_rules::queue::Urgency;
 use sluice_rules::snapshot::{Listener, Upstream};
 use sluice_wire::h2::meter::Flood;
 
+use crate::cache::{Store, WORDS};
 use crate::limits::table::Table;
 use crate::shield::Gate;
 use crate::tls::accept::{Kind, Reason};
@@ -18,7 +20,7 @@ use crate::upstream::permits::Permits;
 
 use super::histogram::{DURATION_BOUNDS, Histogram, OVERHEAD_BOUNDS, SIZE_BOUNDS, Total};
 use super::metrics::{CoreMetrics, Counter};
-use super::series::{CLASSES, LimitSeries, METHODS, QueueRefusal, SeriesTable};
+use super::series::{CLASSES, CacheSeries, LimitSeries, METHODS, QueueRefusal, SeriesTable};
 
 /// Where the figures are found.
 pub(crate) struct Sources<'a> {
@@ -37,6 +39,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) tls: &'a [Option<Arc<Server>>],
     /// The accounts of limits, if there are any.
     pub(crate) accounts: Option<&'a Table>,
+    /// The response cache.
+    pub(crate) cache: Option<&'a Store>,
 }
 
 /// Nanoseconds in the unit that is told, which is seconds.
@@ -52,6 +56,7 @@ pub(crate) fn render(sources: &Sources<'_>) -> String {
     page.queues(sources);
     page.shed(sources);
     page.limits(sources);
+    page.cache(sources);
     page.own(sources);
     page.0
 }
@@ -281,6 +286,63 @@ impl Page {
         self.single("sluice_limit_table_bytes", "gauge", "Bytes of the table of limits.", table.bytes());
     }
 
+    /// The response cache, by route and as a whole.
+    fn cache(&mut self, sources: &Sources<'_>) {
+        let counted = |field: &dyn Fn(&CacheSeries) -> u64| -> Vec<(String, u64)> {
+            let routes = sources.series.routes.iter().filter_map(|(route, cores)| {
+                let counts = cores.all().filter_map(|core| core.cache_if_any()).map(field);
+                counts.reduce(u64::wrapping_add).map(|count| (escaped(route), count))
+            });
+            routes.collect()
+        };
+        let name = "sluice_cache_requests_total";
+        self.family(name, "counter", "Requests on routes with a cache, by what the cache did.");
+        for (index, word) in WORDS.iter().enumerate() {
+            for (route, count) in counted(&|cache| cache.outcomes[index].get()) {
+                self.put(format_args!("{name}{{http_route=\"{route}\",outcome=\"{word}\"}} {count}\n"));
+            }
+        }
+        let name = "sluice_cache_collapsed_total";
+        self.family(name, "counter", "Requests that shared one to the origin with others.");
+        for (route, count) in counted(&|cache| cache.collapsed.get()) {
+            self.put(format_args!("{name}{{http_route=\"{route}\"}} {count}\n"));
+        }
+        let name = "sluice_cache_origin_seconds_saved_total";
+        self.family(name, "counter", "Time that origins would have taken to answer what was given from the cache.");
+        for (route, count) in counted(&|cache| cache.saved_millis.get()) {
+            self.put(format_args!("{name}{{http_route=\"{route}\"}} {}\n", count as f64 / 1e3));
+        }
+        let Some(store) = sources.cache else { return };
+        let figures = &store.figures;
+        for (name, kind, help, value) in [
+            ("sluice_cache_objects", "gauge", "Responses that are stored.", figures.objects.load(Relaxed)),
+            ("sluice_cache_stored_bytes", "gauge", "Bytes that they take.", figures.stored_bytes.load(Relaxed)),
+            (
+                "sluice_cache_memory_bytes",
+                "gauge",
+                "Bytes that the cache takes in all, with what is on its way or still being sent.",
+                store.account.in_use_bytes(),
+            ),
+            ("sluice_cache_limit_bytes", "gauge", "Bytes that it may take.", store.limit_bytes),
+            ("sluice_cache_insertions_total", "counter", "Responses stored.", figures.insertions.load(Relaxed)),
+            (
+                "sluice_cache_evictions_total",
+                "counter",
+                "Responses that had to go for want of room.",
+                figures.evictions.load(Relaxed),
+            ),
+            ("sluice_cache_purged_total", "counter", "Responses purged.", figures.purged.load(Relaxed)),
+            (
+                "sluice_cache_refused_total",
+                "counter",
+                "Responses that there was no room for.",
+                figures.refused.load(Relaxed),
+            ),
+        ] {
+            self.single(name, kind, help, value);
+        }
+    }
+
     /// The gateway itself.
     fn own(&mut self, sources: &Sources<'_>) {
         let accepted = sum(sources, |core| &core.connections_accepted);
@@ -376,6 +438,7 @@ mod tests {
             listeners: &[],
             tls: &[],
             accounts: None,
+            cache: None,
         })
     }
 

@@ -7,6 +7,8 @@ use sluice_rules::snapshot::{RouteId, UpstreamId};
 use sluice_wire::Version;
 use sluice_wire::head::Request;
 
+use crate::cache::Note;
+
 /// Nanoseconds on the core's own clock, which is monotonic and begins with the core.
 pub(crate) type Nanos = u64;
 
@@ -157,6 +159,8 @@ pub(crate) struct Record<'a> {
     /// The limit that refused it or held it back, or would have if it did more than observe.
     pub(crate) limit: Option<&'a str>,
     pub(crate) status: u16,
+    /// What the cache did, on a route that has one.
+    pub(crate) cache: Option<Note>,
     pub(crate) failure: Option<Failure>,
     pub(crate) phase: Phase,
     pub(crate) ended_by: EndedBy,

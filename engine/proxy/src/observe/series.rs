@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use sluice_rules::limit::LimitId;
 use sluice_rules::snapshot::{RouteId, Snapshot, UpstreamId};
 
+use crate::cache::WORDS;
+
 use super::histogram::{Durations, Sizes};
 use super::metrics::Counter;
 
@@ -68,6 +70,30 @@ pub(crate) struct RouteSeries {
     pub(crate) durations: [[Lazy; CLASSES.len()]; METHODS.len()],
     pub(crate) request_content: Sizes,
     pub(crate) response_content: Sizes,
+    cache: OnceLock<Box<CacheSeries>>,
+}
+
+impl RouteSeries {
+    /// What it counts of the cache.
+    pub(crate) fn cache(&self) -> &CacheSeries {
+        self.cache.get_or_init(Box::default)
+    }
+
+    /// The same if there is anything.
+    pub(crate) fn cache_if_any(&self) -> Option<&CacheSeries> {
+        self.cache.get().map(|cache| &**cache)
+    }
+}
+
+/// What one core counts of the cache on a route.
+#[derive(Default)]
+pub(crate) struct CacheSeries {
+    /// By the words for what the cache did.
+    pub(crate) outcomes: [Counter; WORDS.len()],
+    /// Requests that shared one to the origin with others.
+    pub(crate) collapsed: Counter,
+    /// How long the origin would have taken for hits.
+    pub(crate) saved_millis: Counter,
 }
 
 /// What one core counts of an upstream.

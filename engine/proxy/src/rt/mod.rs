@@ -6,6 +6,7 @@
 
 mod buffer;
 mod driver;
+mod lease;
 mod mailbox;
 
 mod socket;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub(crate) use buffer::{Buffer, BufferPool, LARGE, SMALL};
 pub use driver::DriverError;
 pub(crate) use driver::{Mode, avoid_huge_pages, pin_to, run, stand_back, thread_nanos};
+pub(crate) use lease::{Gather, Lease};
 pub(crate) use mailbox::{Inbox, Mailbox, pair as mailbox};
 
 pub(crate) use socket::{

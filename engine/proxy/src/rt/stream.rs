@@ -10,6 +10,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent};
 use monoio::net::{TcpListener, TcpStream};
 
 use super::buffer::{Buffer, Filled, Spare};
+use super::lease::Gather;
 
 /// A TCP connection. Clones are the same connection; one reads while another writes.
 #[derive(Clone)]
@@ -76,6 +77,19 @@ impl Stream {
                 (Ok(count), buffer)
             }
             Err(error) => (Err(error), buffer),
+        }
+    }
+
+    /// Writes some of what is left of `gather` and drops it from there.
+    pub(crate) async fn write_gather(&self, gather: Gather) -> (io::Result<usize>, Gather) {
+        let (result, mut gather) = self.inner().writev(gather).await;
+        match result {
+            Ok(0) if gather.len() > 0 => (Err(io::ErrorKind::WriteZero.into()), gather),
+            Ok(count) => {
+                gather.consume(count);
+                (Ok(count), gather)
+            }
+            Err(error) => (Err(error), gather),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use sluice_rules::cache::fill;
 use sluice_rules::failure::Failure;
 use sluice_rules::outgoing::Outgoing;
 use sluice_rules::snapshot::Upstream;
@@ -128,6 +129,11 @@ pub(super) fn edit_request(exchange: &Exchange<'_>, scratch: &mut Scratch, input
         max_forwards: exchange.max_forwards,
     };
     outgoing.edit(&mut scratch.edits);
+    if let (Some(filling), Some(policy)) = (&exchange.fills, exchange.route().and_then(|route| route.cache.as_ref())) {
+        let request = Request { bytes: input.filled(), head: &scratch.request };
+        fill::edit(policy, request, &mut scratch.edits);
+        scratch.edits.add_lines(&filling.validation);
+    }
 }
 
 /// Waits for the head of the final response. On an error: whether a byte of a response was seen.
@@ -227,7 +233,8 @@ pub(super) async fn pass_on(
     buffer: &Buffer,
 ) -> Result<(), Failure> {
     let wanted = scratch.response.status != 100 || exchange.expects_continue;
-    if exchange.version == Version::Http10 || !wanted {
+    // Those who follow a fill may speak another version than who began it.
+    if (exchange.version == Version::Http10 && exchange.fills.is_none()) || !wanted {
         return Ok(());
     }
     if scratch.response.status == 100 {
@@ -249,5 +256,9 @@ pub(super) async fn pass_on(
         writer.finish()
     });
     written.map_err(|_| Failure::ResponseInterim)?;
+    if let Some(filling) = &exchange.fills {
+        core.ring(filling.fill.interim(out.filled()), &filling.fill);
+        return Ok(());
+    }
     exchange.client.write_all(core, exchange, out).await.0.map_err(|_| Failure::ClientGone)
 }

@@ -12,9 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_rules::failure::Failure;
+use sluice_rules::queue::ask;
 use sluice_rules::retry::{self, Attempt, Sent};
-use sluice_rules::snapshot::{Upstream, UpstreamId, UpstreamProtocol};
+use sluice_rules::snapshot::{RouteId, Upstream, UpstreamId, UpstreamProtocol};
 use sluice_wire::h1::body::Framing;
+use sluice_wire::head::Request;
 
 use crate::body::Source;
 use crate::conn::h2::ClientStream;
@@ -73,6 +75,13 @@ pub(crate) struct Leg {
     pub(crate) permit: Option<Permit>,
 }
 
+impl Leg {
+    /// From now on it ends when the client of `exchange` leaves.
+    pub(crate) fn watch(&mut self, core: &Rc<Core>, exchange: &Exchange<'_>) {
+        self.watched = Watched::enter(core, exchange, self.link.deadline());
+    }
+}
+
 /// A request under way whose client may leave; dropped before the client's descriptor is closed.
 pub(crate) enum Watched {
     /// Its client is looked at now and then.
@@ -84,10 +93,16 @@ pub(crate) enum Watched {
     },
     /// It hears of it at once.
     Stream(Rc<ClientStream>),
+    /// The gateway itself, which does not leave.
+    Nobody,
 }
 
 impl Watched {
+    /// What `deadline` is of ends when the client leaves.
     pub(crate) fn enter(core: &Rc<Core>, exchange: &Exchange<'_>, deadline: &Rc<Deadline>) -> Self {
+        if exchange.client.is_gateway() {
+            return Watched::Nobody;
+        }
         if let Some(stream) = &exchange.stream {
             stream.ends_with_it(Some(Rc::clone(deadline)));
             return Watched::Stream(Rc::clone(stream));
@@ -110,6 +125,7 @@ impl Watched {
         match self {
             Watched::Connection { core, ticket } => core.waiting.is_gone(*ticket),
             Watched::Stream(stream) => stream.is_gone(),
+            Watched::Nobody => false,
         }
     }
 }
@@ -119,6 +135,7 @@ impl Drop for Watched {
         match self {
             Watched::Connection { core, ticket } => core.waiting.leave(*ticket),
             Watched::Stream(stream) => stream.ends_with_it(None),
+            Watched::Nobody => {}
         }
     }
 }
@@ -144,9 +161,51 @@ impl From<Failure> for Failed {
     }
 }
 
+/// Sends the request in `input` to the upstream in its turn, and waits for the response's head. What matters less than
+/// others is refused while the core has too much to do.
+pub(crate) async fn send(
+    core: &Rc<Core>,
+    exchange: &mut Exchange<'_>,
+    scratch: &mut Scratch,
+    input: &Buffer,
+    id: UpstreamId,
+) -> Result<UpstreamResponse, Failure> {
+    let permit = match exchange.route {
+        Some(route) => {
+            let request = Request { bytes: input.filled(), head: &scratch.request };
+            shed(core, exchange, request, route, id)?;
+            queue::enter(core, exchange, route, request, id).await?
+        }
+        None => None,
+    };
+    forward(core, exchange, scratch, input, id, permit).await
+}
+
+/// Refuses what matters less than others while the core has too much to do.
+fn shed(
+    core: &Core,
+    exchange: &Exchange<'_>,
+    request: Request<'_>,
+    route: RouteId,
+    id: UpstreamId,
+) -> Result<(), Failure> {
+    let shedding = core.shedding.get();
+    if shedding.level() == 0 {
+        return Ok(());
+    }
+    let trusted = exchange.client.listener(&exchange.local).trusts(exchange.client.peer.ip());
+    let snapshot = exchange.local.snapshot();
+    let (urgency, _) = ask::urgency(&snapshot.upstream(id).waiting, snapshot.route(route), request, trusted);
+    if !shedding.refuses(urgency) {
+        return Ok(());
+    }
+    core.metrics.shed[urgency.index()].add(1);
+    Err(Failure::Overloaded)
+}
+
 /// Sends the request in `input` to the upstream, again where that is allowed, and waits for the response's head.
 /// `permit` is what it has it by.
-pub(crate) async fn forward(
+async fn forward(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
     scratch: &mut Scratch,

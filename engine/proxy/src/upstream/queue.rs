@@ -423,8 +423,8 @@ fn asked(
 ) -> queue::Asked {
     let snapshot = exchange.local.snapshot();
     let waiting = &snapshot.upstream(id).waiting;
-    let client = exchange.client.peer.ip();
-    let trusted = exchange.client.listener(&exchange.local).trusts(client);
+    let client = exchange.client_ip;
+    let trusted = exchange.client.listener(&exchange.local).trusts(exchange.client.peer.ip());
     let (urgency, _) = ask::urgency(waiting, snapshot.route(route), request, trusted);
     let tenant = ask::tenant(waiting, route, request, client);
     let left = exchange.due.map(|due| crate::deadline::TICK * due.saturating_sub(core.deadlines.now()));

@@ -67,6 +67,11 @@ impl Edits {
         self.added.extend_from_slice(lines);
     }
 
+    /// Where lines are added by those who make them piece by piece.
+    pub fn added_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.added
+    }
+
     /// Every added line.
     pub fn added(&self) -> &[u8] {
         &self.added
