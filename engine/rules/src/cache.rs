@@ -32,9 +32,11 @@ pub mod freshness;
 pub mod invalidate;
 pub mod key;
 pub mod lookup;
+#[cfg(test)]
+mod oracle;
 pub mod range;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod status;
 pub mod storable;
 pub mod stored;
