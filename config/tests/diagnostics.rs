@@ -708,7 +708,7 @@ fn protection_means_something() {
         (listed("deny = ['10.0.0.1/8']"), &["invalid-value 13:9"]),
         (listed("methods = []"), &["invalid-value 13:11 leave it out to let all methods pass"]),
         (listed("methods = ['get']"), &["invalid-value 13:12"]),
-        (listed("denied = []"), &["unknown-key 13:1"]),
+        (listed("dny = []"), &["unknown-key 13:1 did you mean `deny`?"]),
         (route("path = '/a'\nupstream = 'origin'\naccess = ['b']"), &["dangling-name 11:11"]),
         (
             route("path = '/a'\nupstream = 'origin'\naccess = ['offce']\n[access.office]\nallow = ['::1']"),

@@ -20,10 +20,11 @@ pub fn address(listener: &Listener, peer: IpAddr, request: Request<'_>) -> IpAdd
         return client;
     }
     let table = &request.head.fields;
-    let (name, read): (_, Read) =
-        if table.has(Name::XForwardedFor) { (Name::XForwardedFor, node) } else { (Name::Forwarded, forwarded) };
+    let by_list = table.has(Name::XForwardedFor);
+    let name = if by_list { Name::XForwardedFor } else { Name::Forwarded };
     let mut entries: Vec<&[u8]> = table.values(request.bytes, name).flat_map(fields::list).collect();
-    while let Some(named) = entries.pop().and_then(read) {
+    while let Some(entry) = entries.pop() {
+        let Some(named) = (if by_list { node(entry) } else { forwarded(entry) }) else { break };
         client = named;
         if !listener.trusts(client) {
             break;
@@ -31,9 +32,6 @@ pub fn address(listener: &Listener, peer: IpAddr, request: Request<'_>) -> IpAdd
     }
     client
 }
-
-/// How an entry of a list is read.
-type Read = fn(&[u8]) -> Option<IpAddr>;
 
 /// An address, with or without a port, with or without brackets.
 fn node(text: &[u8]) -> Option<IpAddr> {

@@ -393,6 +393,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn the_set_agrees_with_a_look_at_every_network(
             networks in proptest::collection::vec(network_of_few(), 0..300),

@@ -83,18 +83,15 @@ impl Clients {
         let Some(table) = self.open.get() else { return Entry::Uncounted };
         let bucket = &table[client as usize % OPEN_BUCKETS].0;
         for _ in 0..TRIES {
-            let (changed, place, before, after) = match find(bucket, client) {
-                Some((place, word)) if word & mask() >= u64::from(limit) => {
-                    let _ = place;
-                    return Entry::Refused;
-                }
-                Some((place, word)) => (true, place, word, word + 1),
+            let (place, before, after) = match find(bucket, client) {
+                Some((_, word)) if word & mask() >= u64::from(limit) => return Entry::Refused,
+                Some((place, word)) => (place, word, word + 1),
                 None => match bucket.iter().find(|place| place.load(Ordering::Relaxed) == 0) {
-                    Some(place) => (true, place, 0, tag(client) | 1),
+                    Some(place) => (place, 0, tag(client) | 1),
                     None => return Entry::Uncounted,
                 },
             };
-            if changed && place.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if place.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Entry::Counted;
             }
         }
