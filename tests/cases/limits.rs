@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_load::origin::{Origin, Reply};
 
 use crate::harness::{Client, Response, Setup, Site, both_drivers, eventually};
+use crate::peers::Http2;
 
 fn get(target: &str, fields: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")
@@ -270,6 +271,39 @@ both_drivers! {
         assert!((1700..6000).contains(&client.as_millis()), "{client:?} for two seconds' worth together");
         let free = timed(&Setup::route("bandwidth = { per-stream = '1GiB/s' }"), 2);
         assert!(free < Duration::from_millis(1500), "{free:?}");
+    }
+
+    /// By HTTP/2 a refusal is the same; a call of gRPC gets `RESOURCE_EXHAUSTED` in place of the status.
+    fn refusals_by_http2_and_to_grpc(driver: &str) {
+        let setup = Setup {
+            listener: "protocols = ['http/1.1', 'h2c']".to_owned(),
+            ..one("key = 'header:k'\nrate = '1/h'\nheaders = 'draft'")
+        };
+        let site = Site::echo(driver, &setup);
+        let client = Http2::connect(site.gateway.address());
+        let ask = |key: &str, kind: &str| {
+            let request = http::Request::builder().method("POST").uri("http://a.test/x").header("k", key);
+            let request = request.header("content-type", kind).header("te", "trailers").body(());
+            client.ask(request.expect("a request"), b"").expect("an answer")
+        };
+        assert_eq!(ask("a", "text/plain").status(), 200);
+        let refused = ask("a", "text/plain");
+        assert_eq!((refused.status(), refused.field("retry-after")), (429, Some("3600")));
+        assert_eq!(refused.field("ratelimit-policy"), Some("\"a\";q=1;w=3600"));
+        let call = ask("a", "application/grpc");
+        assert_eq!((call.status(), call.field("grpc-status")), (200, Some("8")));
+        assert_eq!(call.field("ratelimit-policy"), Some("\"a\";q=1;w=3600"));
+    }
+
+    /// However slowly it is to be sent, a response is over when its route says so.
+    fn a_slow_response_keeps_to_its_deadline(driver: &str) {
+        let setup = Setup::route("timeout = '700ms'\nbandwidth = { per-stream = '16KiB/s' }");
+        let site = Site::new(driver, &setup, Origin::http(|_| Reply::ok(vec![b'x'; 256 * 1024])));
+        let mut client = site.connect();
+        let began = Instant::now();
+        client.send(get("/x", ""));
+        assert!(client.try_response("GET").is_err(), "it cannot be complete");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
 
     /// Keys beyond the room that there is share an account with their like, and nobody is forgotten.
