@@ -423,10 +423,9 @@ fn asked(
 ) -> queue::Asked {
     let snapshot = exchange.local.snapshot();
     let waiting = &snapshot.upstream(id).waiting;
-    let client = exchange.client_ip;
     let trusted = exchange.client.listener(&exchange.local).trusts(exchange.client.peer.ip());
     let (urgency, _) = ask::urgency(waiting, snapshot.route(route), request, trusted);
-    let tenant = ask::tenant(waiting, route, request, client);
+    let tenant = ask::tenant(waiting, route, request, exchange.client_ip);
     let left = exchange.due.map(|due| crate::deadline::TICK * due.saturating_sub(core.deadlines.now()));
     let due = left.map(|left| now.saturating_add(left.as_nanos() as Nanos));
     queue::Asked { urgency, tenant: core.lines.hasher.hash_one(tenant), due }
