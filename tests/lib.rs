@@ -3,6 +3,8 @@
 //! Each panics if its rule is broken. The targets in `fuzz` feed them what a coverage-guided fuzzer finds; the
 //! test binary feeds them seeded mutations for a second.
 
+mod cache;
+
 use sluice_load::message::{Body, Framing as StrictFraming, Inbox};
 use sluice_rules::prefixes;
 use sluice_wire::h1::body::{self, CHUNK_HEAD_BYTES, CHUNK_TAIL, ChunkedDecoder, Framing, LAST_CHUNK, chunk_head};
@@ -13,6 +15,8 @@ use sluice_wire::head::{Name, NameSet, Request, RequestHead, Response, ResponseH
 use sluice_wire::target::{Policy, Target};
 use sluice_wire::writer::Writer;
 use sluice_wire::{client_hello, proxy_protocol};
+
+pub use self::cache::{cache_control, date, range, vary};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, fields: 100, line_bytes: 8 * 1024 };
 

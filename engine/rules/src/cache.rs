@@ -32,6 +32,8 @@ pub mod freshness;
 pub mod invalidate;
 pub mod key;
 pub mod lookup;
+#[cfg(test)]
+mod oracle;
 pub mod range;
 #[cfg(test)]
 mod sample;
