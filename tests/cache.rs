@@ -16,7 +16,9 @@ fn with_response<T>(name: &str, value: &[u8], look: impl FnOnce(Response<'_>) ->
     let bytes = [b"HTTP/1.1 200 OK\r\n", name.as_bytes(), b": ", value, b"\r\n\r\n"].concat();
     let mut head = ResponseHead::default();
     let whole = parse::response(&bytes, &mut Progress::default(), LIMITS, &mut head) == Ok(true);
-    (whole && head.length == bytes.len()).then(|| look(Response { bytes: &bytes, head: &head }))
+    // A line end in the value would begin another field.
+    (whole && head.length == bytes.len() && head.fields.lines().len() == 1)
+        .then(|| look(Response { bytes: &bytes, head: &head }))
 }
 
 /// Looks at a request that has this field, if it may stand in one.
@@ -24,7 +26,9 @@ fn with_request<T>(name: &str, value: &[u8], look: impl FnOnce(Request<'_>) -> T
     let bytes = [b"GET / HTTP/1.1\r\n", name.as_bytes(), b": ", value, b"\r\n\r\n"].concat();
     let mut head = RequestHead::default();
     let whole = parse::request(&bytes, &mut Progress::default(), LIMITS, &mut head) == Ok(true);
-    (whole && head.length == bytes.len()).then(|| look(Request { bytes: &bytes, head: &head }))
+    // A line end in the value would begin another field.
+    (whole && head.length == bytes.len() && head.fields.lines().len() == 1)
+        .then(|| look(Request { bytes: &bytes, head: &head }))
 }
 
 /// Nothing that stands before `no-store` hides it, no number is out of bounds, and a field for this kind of cache
