@@ -36,7 +36,7 @@ pub mod lookup;
 mod oracle;
 pub mod range;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod status;
 pub mod storable;
 pub mod stored;

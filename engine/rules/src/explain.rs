@@ -4,6 +4,7 @@
 //! in the order of `respond.rs` of the I/O shell. Nothing is decided here: what each step decided is put into words.
 //! Only what changes from second to second is unknown: which endpoint, and whether it answers.
 
+mod cached;
 pub mod hide;
 mod http2;
 mod listen;

@@ -49,6 +49,11 @@ impl Reply {
         Reply { status, lines, told: Vec::new(), body: Vec::new(), failure: None }
     }
 
+    /// 504 for a client that wants only what is stored, and nothing is (RFC 9111 §5.2.1.7).
+    pub fn only_if_cached() -> Self {
+        Reply::fixed(504, &[("Cache-Control".to_owned(), "no-store".to_owned())], b"")
+    }
+
     /// 405 with what is allowed.
     pub fn method_not_allowed(allowed: &str) -> Self {
         let mut reply = Reply::failure(Failure::MethodNotAllowed);

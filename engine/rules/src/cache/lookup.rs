@@ -138,6 +138,16 @@ impl Asked {
         asked
     }
 
+    /// The same of a client that has proved who it is by a certificate of which the origin is told: as good as
+    /// credentials in a field, so what it gets is for others only if the response says so (RFC 9111 §3.5).
+    pub fn identified(mut self, policy: &CachePolicy) -> Self {
+        self.has_authorization |= !policy.key.identity;
+        if policy.ignore_origin && !policy.key.identity && self.bypass.is_none() {
+            (self.bypass, self.may_store) = (Some(Forward::Authorization), false);
+        }
+        self
+    }
+
     fn read_fields(&mut self, policy: &CachePolicy, request: Request<'_>) {
         let table = &request.head.fields;
         let control = RequestControl::of(request);

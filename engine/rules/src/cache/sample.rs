@@ -12,27 +12,27 @@ use super::{Moment, Times, UnixSeconds};
 use crate::snapshot::CachePolicy;
 
 /// The wall's time in tests: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub(super) const WALL: UnixSeconds = 784_111_777;
+pub(crate) const WALL: UnixSeconds = 784_111_777;
 
 /// `WALL` as a date.
-pub(super) const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+pub(crate) const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// When responses are received in tests.
-pub(super) const RECEIVED: Moment = Moment(1_000_000);
+pub(crate) const RECEIVED: Moment = Moment(1_000_000);
 
 /// Times of a response that comes at once.
-pub(super) const AT_ONCE: Times = Times { asked: RECEIVED, received: RECEIVED, wall: WALL };
+pub(crate) const AT_ONCE: Times = Times { asked: RECEIVED, received: RECEIVED, wall: WALL };
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 64 << 10, fields: 256, line_bytes: 64 << 10 };
 
 /// A response as it was received.
-pub(super) struct Received {
+pub(crate) struct Received {
     bytes: Vec<u8>,
     head: ResponseHead,
 }
 
 /// A response with this status and these fields, separated by line feeds.
-pub(super) fn received(status: u16, fields: &str) -> Received {
+pub(crate) fn received(status: u16, fields: &str) -> Received {
     let mut bytes = format!("HTTP/1.1 {status} X\r\n").into_bytes();
     put_lines(fields.as_bytes(), &mut bytes);
     let mut head = ResponseHead::default();
@@ -41,25 +41,25 @@ pub(super) fn received(status: u16, fields: &str) -> Received {
 }
 
 impl Received {
-    pub(super) fn view(&self) -> Response<'_> {
+    pub(crate) fn view(&self) -> Response<'_> {
         Response { bytes: &self.bytes, head: &self.head }
     }
 }
 
 /// A 200 with `Date` and these fields.
-pub(super) fn ok(fields: &str) -> Received {
+pub(crate) fn ok(fields: &str) -> Received {
     received(200, &format!("Date: {DATE}\n{fields}"))
 }
 
 /// A request as it was sent.
-pub(super) struct Sent {
+pub(crate) struct Sent {
     bytes: Vec<u8>,
     head: RequestHead,
-    pub(super) target: Target,
+    pub(crate) target: Target,
 }
 
 /// A request: method, target and fields, separated by line feeds.
-pub(super) fn sent(method: &str, target: &str, fields: &str) -> Sent {
+pub(crate) fn sent(method: &str, target: &str, fields: &str) -> Sent {
     let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n").into_bytes();
     put_lines(fields.as_bytes(), &mut bytes);
     let mut head = RequestHead::default();
@@ -70,16 +70,16 @@ pub(super) fn sent(method: &str, target: &str, fields: &str) -> Sent {
 }
 
 /// A GET with these fields.
-pub(super) fn get(fields: &str) -> Sent {
+pub(crate) fn get(fields: &str) -> Sent {
     sent("GET", "/", fields)
 }
 
 impl Sent {
-    pub(super) fn view(&self) -> Request<'_> {
+    pub(crate) fn view(&self) -> Request<'_> {
         Request { bytes: &self.bytes, head: &self.head }
     }
 
-    pub(super) fn asked(&self, policy: &CachePolicy) -> Asked {
+    pub(crate) fn asked(&self, policy: &CachePolicy) -> Asked {
         Asked::read(policy, self.view(), &self.target, false)
     }
 }
@@ -93,22 +93,22 @@ fn put_lines(fields: &[u8], bytes: &mut Vec<u8>) {
 }
 
 /// What is stored of a response to a plain GET, by a policy.
-pub(super) fn stored_by(policy: &CachePolicy, response: &Received) -> Result<Storable, NotStored> {
+pub(crate) fn stored_by(policy: &CachePolicy, response: &Received) -> Result<Storable, NotStored> {
     judge(policy, &get("").asked(policy), response.view(), AT_ONCE, 0)
 }
 
 /// What is stored of a response to a plain GET.
-pub(super) fn stored(response: &Received) -> Result<Storable, NotStored> {
+pub(crate) fn stored(response: &Received) -> Result<Storable, NotStored> {
     stored_by(&CachePolicy::default(), response)
 }
 
 /// What becomes of a GET with these fields, this many seconds after a 200 with those was stored.
-pub(super) fn decided(response: &str, request: &str, seconds: u64) -> Decision {
+pub(crate) fn decided(response: &str, request: &str, seconds: u64) -> Decision {
     let facts = facts(response);
     decide(&get(request).asked(&CachePolicy::default()), Found::Stored(&facts), RECEIVED.after(seconds * 1000))
 }
 
 /// What is known of a stored 200 with these fields.
-pub(super) fn facts(fields: &str) -> Facts {
+pub(crate) fn facts(fields: &str) -> Facts {
     stored(&ok(fields)).map(|storable| storable.facts).unwrap()
 }

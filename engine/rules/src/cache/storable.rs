@@ -316,6 +316,12 @@ mod tests {
         }
         let mut split = CachePolicy::default();
         split.key.identity = true;
+        let proved = |policy: &CachePolicy, control: &str| {
+            let asked = get("").asked(policy).identified(policy);
+            judge(policy, &asked, ok(&format!("Cache-Control: {control}")).view(), AT_ONCE, 0).err()
+        };
+        assert_eq!(proved(&policy, "max-age=9"), Some(NotStored::Authorization));
+        assert_eq!((proved(&policy, "max-age=9, public"), proved(&split, "max-age=9")), (None, None));
         assert_eq!(refused_to(&split, "Authorization: x", "Cache-Control: max-age=9"), None);
     }
 

@@ -16,6 +16,7 @@ use sluice_wire::writer::Writer;
 
 use crate::access::{self, Access, AccessId, Denial, Lists};
 use crate::admission::{self, Admitted};
+use crate::cache::fill;
 use crate::check::{Scheme, TestRequest};
 use crate::client;
 use crate::failure::Failure;
@@ -26,12 +27,13 @@ use crate::queue::ask;
 use crate::reply::{Reply, connection_field};
 use crate::rewrite::{Rewritten, Values};
 use crate::route::{Found, Lookup};
-use crate::snapshot::{Action, Balance, Endpoint, Listener, Route, Snapshot, Upstream};
+use crate::snapshot::{Action, Balance, CachePolicy, Endpoint, Listener, Route, Snapshot, Upstream};
 
 use super::{
-    Bound, DATE, Decision, Explanation, FieldNote, Misses, Outcome, Step, TakenRoute, TakenUpstream, http2, listen,
-    near, words,
+    Bound, DATE, Decision, Explanation, FieldNote, Misses, Outcome, Step, TakenRoute, TakenUpstream, cached, http2,
+    listen, near, words,
 };
+use cached::Looked;
 use listen::Begun;
 
 /// A request on its way.
@@ -170,8 +172,21 @@ impl<'s> Walk<'s> {
             return Ok(Some(reply));
         }
 
+        let cache = route.cache.as_ref().filter(|_| upgrade.is_none() && !self.is_grpc);
+        let looked = cache.map(|policy| (policy, Looked::at(policy, request, &target, admitted.framing)));
+        let target = match &looked {
+            Some((policy, looked)) => {
+                let decision = if looked.ends() { Decision::Answered } else { Decision::GoOn };
+                self.note("cache", decision, looked.words(policy));
+                looked.target(&target, self.listener.target)
+            }
+            None => target,
+        };
         let values = Values { params: &found.params, target: &target, authority: &authority };
         match &route.action {
+            Action::Forward(_) if looked.as_ref().is_some_and(|(_, looked)| looked.ends()) => {
+                Ok(Some(Reply::only_if_cached()))
+            }
             Action::Forward(id) => {
                 let rewritten = values.rewrite(&route.rewrite, self.listener.target);
                 let rewritten = self.step("rewrite", rewritten, words::rewritten)?;
@@ -193,7 +208,8 @@ impl<'s> Walk<'s> {
                 let scheme = if upstream.tls.is_some() { Scheme::Https } else { Scheme::Http };
                 // Where it is agreed on, HTTP/1.1 stands for either.
                 let by_http2 = (speaks_http2 == Some(true)).then_some(scheme);
-                self.explanation.outcome = sent(&outgoing, &rewritten, target.as_str(), by_http2, self.is_grpc)?;
+                let fills = looked.filter(|(_, looked)| looked.fills()).map(|(policy, _)| policy);
+                self.explanation.outcome = sent(&outgoing, &rewritten, target.as_str(), by_http2, self.is_grpc, fills)?;
                 Ok(None)
             }
             Action::Redirect { to, status } => {
@@ -423,17 +439,23 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The head that goes to the upstream, by HTTP/2 if there is a scheme for it, and what became of each field.
+/// The head that goes to the upstream, by HTTP/2 if there is a scheme for it, and what became of each field. `fills`: the
+/// cache asks for it, for others as well.
 fn sent(
     outgoing: &Outgoing<'_>,
     rewritten: &Rewritten,
     target: &str,
     by_http2: Option<Scheme>,
     is_grpc: bool,
+    fills: Option<&CachePolicy>,
 ) -> Result<Outcome, Failure> {
     let request = outgoing.request;
     let mut edits = Edits::default();
     outgoing.edit(&mut edits);
+    let before = edits.clone();
+    if let Some(policy) = fills {
+        fill::edit(policy, request, &mut edits);
+    }
     if by_http2.is_some() && is_grpc {
         // Servers of gRPC look for it, to find out whether a proxy takes trailers away.
         edits.add_lines(b"TE: trailers\r\n");
@@ -458,7 +480,11 @@ fn sent(
         if edits.keeps(position, &request.head.fields) {
             kept.push(FieldNote { name, value, why: "" });
         } else {
-            let why = words::removed(outgoing, line.name, name.as_bytes());
+            let why = if before.keeps(position, &request.head.fields) {
+                "not part of the key, and what the origin answers is for others as well"
+            } else {
+                words::removed(outgoing, line.name, name.as_bytes())
+            };
             removed.push(FieldNote { name, value, why });
         }
     }

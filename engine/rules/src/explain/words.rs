@@ -221,6 +221,7 @@ pub(super) fn added(name: &str) -> &'static str {
         Name::Expect => "the client waits for a 100",
         Name::Connection | Name::Upgrade => "the upgrade",
         Name::MaxForwards => "counted down",
+        Name::Cookie => "the cookies that are part of the key",
         _ => "who the client is",
     }
 }
