@@ -303,7 +303,7 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
 }
 
 /// Words of other gateways, and ours for the same.
-const ELSEWHERE: [(&str, &str); 27] = [
+const ELSEWHERE: [(&str, &str); 32] = [
     ("listen", "address"),
     ("bind", "address"),
     ("port", "address"),
@@ -331,6 +331,11 @@ const ELSEWHERE: [(&str, &str); 27] = [
     ("private-key", "key"),
     ("sni", "server-name"),
     ("insecure", "verify"),
+    ("cache-key", "key"),
+    ("default-ttl", "ttl"),
+    ("grace", "stale-while-revalidate"),
+    ("max-age", "ttl"),
+    ("serve-stale", "stale-if-error"),
 ];
 
 /// What another gateway's word is here, if that has a meaning in this place.

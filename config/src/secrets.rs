@@ -43,9 +43,11 @@ fn find_in(table: &Table, found: &mut Vec<Diagnostic>) {
 /// Whether a value looks like credentials.
 pub(crate) fn is_secret(key: &str, value: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('_', "-");
-    let by_key = KEYS
-        .iter()
-        .any(|known| key.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('-')));
+    // A cookie has a name and a value; the word of a policy such as `set-cookie = "strip"` has not.
+    let looks_right = |known: &str| known != "cookie" || value.contains('=');
+    let ends_in =
+        |known: &str| key.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('-'));
+    let by_key = KEYS.iter().any(|known| ends_in(known) && looks_right(known));
     // Only what has a length that is worth guessing; `token = "x"` in a test is none.
     by_key && value.len() >= 6
         || STARTS.iter().any(|start| value.len() > start.len() && value.starts_with(start))
@@ -69,6 +71,7 @@ mod tests {
             ("authorization", "Bearer abc.def", true),
             ("x-api-key", "0123456789", true),
             ("set-cookie", "session=1", true),
+            ("set-cookie", "refuse", false),
             ("client_secret", "hunter2", true),
             ("to", "https://user:pass@example.com/", true),
             ("body", "-----BEGIN PRIVATE KEY-----", true),

@@ -151,7 +151,7 @@ fn caches_are_those_of_the_file() {
         negative_ttl: seconds(5),
         stale_while_revalidate: seconds(60),
         stale_if_error: seconds(3600),
-        bypass: vec![Bypass::Cookie("session".into()), Bypass::Header("x-preview".into())],
+        bypass: vec![Bypass::Cookie("sid".into()), Bypass::Header("x-preview".into())],
         ..default.clone()
     };
     assert_eq!(policy(1), catalogue);
