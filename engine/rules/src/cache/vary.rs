@@ -1,5 +1,7 @@
 //! The secondary key: the fields of a request that a stored response was selected by (RFC 9111 §4.1).
 
+use std::cmp::Ordering;
+
 use sluice_wire::Name;
 use sluice_wire::fields;
 use sluice_wire::head::{NameSet, Request, Response};
@@ -52,27 +54,46 @@ impl Selecting {
     pub fn write(&self, request: Request<'_>, out: &mut Vec<u8>) {
         for name in &self.names {
             put_value(out, name.as_bytes());
-            let known = Name::of(name.as_bytes());
-            let values: Vec<&[u8]> = request.head.fields.values_of(request.bytes, name).collect();
+            let values = || request.head.fields.values_of(request.bytes, name);
             // Absent is not the same as empty.
-            out.push(u8::from(!values.is_empty()));
-            if !values.is_empty() {
-                put_value(out, &normalised(known, &values));
+            let is_there = values().next().is_some();
+            out.push(u8::from(is_there));
+            if is_there {
+                let start = out.len();
+                out.extend_from_slice(&[0; 4]);
+                write_normalised(Name::of(name.as_bytes()), values, out);
+                let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+                out[start..start + 4].copy_from_slice(&length.to_be_bytes());
             }
         }
     }
 }
 
-/// The values of all lines as one, without differences that the definition of the field says mean nothing.
-fn normalised(name: Name, values: &[&[u8]]) -> Vec<u8> {
-    let joined = values.join(&b","[..]);
-    match name {
-        Name::AcceptEncoding => preferences(&joined, Order::MeansNothing).unwrap_or(joined),
-        Name::AcceptLanguage => preferences(&joined, Order::AmongEquals).unwrap_or(joined),
+/// Appends the values of all lines as one, without differences that the definition of the field says mean nothing.
+fn write_normalised<'v, I: Iterator<Item = &'v [u8]>>(name: Name, values: impl Fn() -> I, out: &mut Vec<u8>) {
+    let members = || values().flat_map(fields::list);
+    let preferences = match name {
+        Name::AcceptEncoding => Preferences::of(members(), Order::MeansNothing),
+        Name::AcceptLanguage => Preferences::of(members(), Order::AmongEquals),
+        _ => None,
+    };
+    if let Some(preferences) = preferences {
+        preferences.write(out);
+    } else if members().all(fields::is_token) {
         // White space around commas means nothing in a list. Whether a field is one is only known of those whose
         // members are tokens throughout.
-        _ if fields::list(&joined).all(fields::is_token) => fields::list(&joined).collect::<Vec<_>>().join(&b","[..]),
-        _ => joined,
+        write_joined(members(), out);
+    } else {
+        write_joined(values(), out);
+    }
+}
+
+fn write_joined<'v>(parts: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
+    for (number, part) in parts.enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(part);
     }
 }
 
@@ -85,37 +106,66 @@ enum Order {
     AmongEquals,
 }
 
-/// A list of preferences with weights, the heaviest first, in lower case. `None`: it is none.
-fn preferences(list: &[u8], order: Order) -> Option<Vec<u8>> {
-    let mut members: Vec<(u16, Vec<u8>)> = Vec::new();
-    for member in fields::list(list) {
-        let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let value = parts.next().filter(|value| fields::is_token(value))?;
-        let weight = match (parts.next(), parts.next()) {
-            (None, _) => 1000,
-            (Some(weight), None) => weight_thousandths(weight)?,
-            (Some(_), Some(_)) => return None,
-        };
-        members.push((weight, value.to_ascii_lowercase()));
-    }
-    match order {
-        Order::MeansNothing => {
-            members.sort_unstable_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
-            members.dedup();
+/// Preferences that are put in order; a longer list is taken as it is.
+const PREFERENCES_MAX: usize = 16;
+
+/// A list of preferences with weights in thousandths, the heaviest first.
+struct Preferences<'v> {
+    members: [(u16, &'v [u8]); PREFERENCES_MAX],
+    length: usize,
+}
+
+impl<'v> Preferences<'v> {
+    /// Reads a list. `None`: it is none, or a long one.
+    fn of(list: impl Iterator<Item = &'v [u8]>, order: Order) -> Option<Self> {
+        let mut preferences = Preferences { members: [(0, &[]); PREFERENCES_MAX], length: 0 };
+        for member in list {
+            let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let value = parts.next().filter(|value| fields::is_token(value))?;
+            let weight = match (parts.next(), parts.next()) {
+                (None, _) => 1000,
+                (Some(weight), None) => weight_thousandths(weight)?,
+                (Some(_), Some(_)) => return None,
+            };
+            preferences.insert(weight, value, order)?;
         }
-        Order::AmongEquals => members.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight)),
+        Some(preferences)
     }
-    let mut out = Vec::new();
-    for (weight, value) in members {
-        out.extend_from_slice(&value);
-        out.extend_from_slice(&weight.to_be_bytes());
-        out.push(b',');
+
+    /// Adds a member behind those that go before it. `None`: there are too many.
+    fn insert(&mut self, weight: u16, value: &'v [u8], order: Order) -> Option<()> {
+        if self.length == PREFERENCES_MAX {
+            return None;
+        }
+        let goes_before = |other: &(u16, &[u8])| match other.0.cmp(&weight) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => order == Order::AmongEquals || lower(other.1).le(lower(value)),
+        };
+        let place = self.members[..self.length].iter().take_while(|other| goes_before(other)).count();
+        self.members.copy_within(place..self.length, place + 1);
+        self.members[place] = (weight, value);
+        self.length += 1;
+        Some(())
     }
-    Some(out)
+
+    /// Appends them in lower case, each with its weight.
+    fn write(&self, out: &mut Vec<u8>) {
+        for (weight, value) in &self.members[..self.length] {
+            out.extend(lower(value));
+            out.push(b';');
+            out.extend_from_slice(&weight.to_be_bytes());
+        }
+    }
+}
+
+/// The letters of a token in lower case.
+fn lower(token: &[u8]) -> impl Iterator<Item = u8> {
+    token.iter().map(u8::to_ascii_lowercase)
 }
 
 /// `q=0.5` in thousandths (RFC 9110 §12.4.2). `None`: it is no weight.
-pub(super) fn weight_thousandths(weight: &[u8]) -> Option<u16> {
+fn weight_thousandths(weight: &[u8]) -> Option<u16> {
     let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), rest @ ..] = weight else { return None };
     let digits = match rest {
         [] => rest,
@@ -200,6 +250,10 @@ mod tests {
             ("Foo: (x, y)", "Foo: (x,y)", false),
             ("Foo: \"x, y\"", "Foo: \"x,y\"", false),
             ("Accept-Encoding: gzip, br", "Accept-Encoding: BR,gzip;q=1.0", true),
+            ("Accept-Encoding: gzip\nAccept-Encoding: br", "Accept-Encoding: br, gzip", true),
+            ("Accept-Encoding: gzip, br, a, zstd", "Accept-Encoding: zstd, a, br, gzip", true),
+            ("Accept-Encoding: a, b", "Accept-Encoding: ab", false),
+            ("Accept-Encoding:", "Accept-Encoding: ,", true),
             ("Accept-Encoding: gzip, br", "Accept-Encoding: gzip", false),
             ("Accept-Encoding: gzip;q=0.5, br", "Accept-Encoding: gzip, br;q=0.5", false),
             ("Accept-Encoding: gzip, br;q=0", "Accept-Encoding: gzip", false),
@@ -211,6 +265,20 @@ mod tests {
         ] {
             assert_eq!(same("Foo, Accept-Encoding, Accept-Language", one, other), expected, "{one} | {other}");
         }
+    }
+
+    /// A long list is taken as it is.
+    #[test]
+    fn a_long_list_is_not_put_in_order() {
+        let list = |count: usize, first: &str| {
+            let codings: Vec<String> = (1..count).map(|number| format!("c{number}")).collect();
+            format!("Accept-Encoding: {first}{}", codings.join(","))
+        };
+        let both = |count: usize| (list(count, "x,"), list(count, "").to_owned() + ",x");
+        let (one, other) = both(PREFERENCES_MAX);
+        assert!(same("Accept-Encoding", &one, &other));
+        let (one, other) = both(PREFERENCES_MAX + 1);
+        assert!(!same("Accept-Encoding", &one, &other) && same("Accept-Encoding", &one, &one));
     }
 
     /// RFC 9110 §12.4.2.
