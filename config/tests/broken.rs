@@ -32,7 +32,7 @@ fn operators_are_told_what_is_wrong() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    assert_eq!(paths.len(), 15);
+    assert_eq!(paths.len(), 16);
     let there = certificates();
     for path in paths {
         let file = there.join("gateway.toml");
