@@ -64,6 +64,11 @@ impl Hop {
         }
     }
 
+    /// Who the client has proved to be, as upstreams are told it.
+    pub fn identity(&self) -> Option<&[u8]> {
+        (!self.certificates.is_empty()).then_some(&*self.certificates)
+    }
+
     /// How it came: `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         self.scheme
@@ -162,6 +167,7 @@ mod tests {
         let claimed = "Client-Cert: :AAAA:\r\nclient-cert-chain: :BBBB:\r\n";
         assert!(!added(claimed, &hop).contains("Client-Cert"));
         hop.set_certificates(["MIIB", "MIIC", "MIID"].map(str::to_owned).into_iter());
+        assert!(hop.identity().is_some_and(|lines| lines.starts_with(b"Client-Cert: :MIIB:")));
         assert!(added(claimed, &hop).starts_with("Client-Cert: :MIIB:\nClient-Cert-Chain: :MIIC:, :MIID:\n"));
         let long = |length| "A".repeat(length);
         hop.set_certificates([long(100), long(CERTIFICATES_MAX)].into_iter());

@@ -62,8 +62,7 @@ pub(super) async fn respond(
 /// RFC 9111 §5.2.1.7: nothing is stored, and the client wants nothing else.
 pub(super) fn only_if_cached(exchange: &mut Exchange<'_>) -> Response {
     exchange.cache = Some(Note::new(Outcome::OnlyIfCached));
-    let fields = [("Cache-Control".to_owned(), "no-store".to_owned())];
-    Response::Own(Reply::fixed(504, &fields, b""))
+    Response::Own(Reply::only_if_cached())
 }
 
 impl Passed<'_> {

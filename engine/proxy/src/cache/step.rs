@@ -37,6 +37,9 @@ pub(crate) fn asked(exchange: &Exchange<'_>, scratch: &mut Scratch, input: &Buff
     let request = Request { bytes: input.filled(), head };
     let has_content = !matches!(exchange.framing, Framing::Empty | Framing::Length(0));
     let mut asked = Asked::read(policy, request, target, has_content);
+    if exchange.client.hop.identity().is_some() {
+        asked = asked.identified(policy);
+    }
     let is_at_hand = exchange.incoming.is_none() && exchange.buffered_bytes as u64 <= policy.request_bytes_max;
     if asked.method.is_keyed_by_content() && has_content && !is_at_hand && asked.bypass.is_none() {
         asked.bypass = Some(Forward::Content);
@@ -149,7 +152,7 @@ pub(super) fn hash(
         request: Request { bytes: input.filled(), head },
         method: asked.method,
         trusted: exchange.client.hop.is_trusted(),
-        identity: None,
+        identity: exchange.client.hop.identity(),
         content,
     };
     key::primary(&policy.key, &subject, key);

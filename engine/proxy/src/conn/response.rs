@@ -296,6 +296,8 @@ fn plan(core: &Core, exchange: &mut Exchange<'_>, scratch: &mut Scratch, respons
     let mut reusable = is_reusable(view, response.framing);
     edits.clear();
     edits.remove(fields::HOP_BY_HOP);
+    // RFC 9213 §2.2: it is for us, who are the last that it targets.
+    edits.remove(NameSet::of(&[Name::SluiceCacheControl]));
     edits.remove_named(options, view.bytes, table);
     if has_no_content {
         edits.remove(NameSet::of(&[Name::ContentLength]));
