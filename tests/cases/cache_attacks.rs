@@ -3,10 +3,48 @@
 
 use sluice_load::origin::{Origin, Reply};
 
-use crate::cache::{get, is_hit, site, status};
-use crate::harness::{Setup, Site, both_drivers};
+use crate::cache::{CACHE, get, is_hit, site, status};
+use crate::harness::{Setup, Site, TempDir, both_drivers};
+use crate::pki::{Authority, Dialer, Made};
 
 both_drivers! {
+    /// RFC 9111 §4.3.4: a 304 with another strong tag is about something else.
+    fn a_304_about_something_else_confirms_nothing(driver: &str) {
+        let site = site(driver, |request| match request.field("if-none-match") {
+            Some(_) => Reply::empty(304).with("ETag", "\"v2\"").with("Cache-Control", "max-age=3600"),
+            None => Reply::ok("body").with("ETag", "\"v1\"").with("Age", "3600").with("Cache-Control", "max-age=60"),
+        });
+        for _ in 0..3 {
+            let response = site.ask(get("/", ""));
+            assert_eq!((response.status(), response.text().as_str()), (200, "body"));
+            assert_eq!(response.field("etag").as_deref(), Some("\"v1\""));
+            assert!(!is_hit(&response), "{}", status(&response));
+        }
+    }
+
+    /// RFC 9111 §3.5: a certificate of which the origin is told is as good as `Authorization`.
+    fn what_a_certificate_brings_is_for_its_client(driver: &str) {
+        let (dir, authority, clients) = (TempDir::new(), Authority::new(), Authority::new());
+        let ca = dir.file("clients.pem", &clients.pem);
+        let made = authority.sign(&["localhost"]).write(&dir, "cert");
+        let listener = format!("tls = {{ certificates = [{made}], client = {{ ca = {ca:?} }} }}");
+        let setup = Setup { listener, route: CACHE.to_owned(), ..Setup::default() };
+        let site = Site::new(driver, &setup, Origin::http(|request| {
+            let control = if request.head.target == "/public" { "public, max-age=3600" } else { "max-age=3600" };
+            Reply::ok(request.field("client-cert").expect("a certificate")).with("Cache-Control", control)
+        }));
+        let ask = |client: &Made, target: &str| {
+            let dialer = Dialer { certificate: Some(client.clone()), ..Dialer::new(&authority) };
+            let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let response = dialer.ask(site.gateway.address(), "localhost", &request).expect("a response");
+            response.split_once("\r\n\r\n").expect("a head").1.to_owned()
+        };
+        let (alice, bob) = (clients.sign(&["alice"]), clients.sign(&["bob"]));
+        assert_ne!(ask(&alice, "/own"), ask(&bob, "/own"));
+        assert_ne!(ask(&alice, "/own"), ask(&bob, "/own"));
+        assert_eq!(ask(&alice, "/public"), ask(&bob, "/public"), "the origin allows it");
+    }
+
     /// An origin that reflects a field which is no part of the key: what others get does not have it.
     fn unkeyed_fields_do_not_reach_others(driver: &str) {
         const FIELDS: [&str; 12] = [

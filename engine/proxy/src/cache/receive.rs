@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use sluice_rules::cache::conditional;
 use sluice_rules::cache::lookup::Asked;
 use sluice_rules::cache::storable::{self, NotStored, Storable};
 use sluice_rules::cache::{Times as CacheTimes, stored, tags};
@@ -82,6 +83,12 @@ impl Task<'_> {
     ) {
         let core = self.core;
         let view = ResponseView { bytes: response.buffer.filled(), head: &scratch.response };
+        if conditional::confirmed(view, [(&before.facts, before.head())], self.times.wall).is_empty() {
+            // It is about something else than what was asked about: all that is left is to ask for the whole.
+            core.shared.cache.remove(self.hash, |other| std::ptr::eq(other, &**before));
+            drop(response);
+            return self.end_without(End::Released);
+        }
         let parsed = stored::parse(before.head());
         let merged = parsed.as_ref().and_then(|parsed| {
             let own = ResponseView { bytes: before.head(), head: parsed };
