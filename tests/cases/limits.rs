@@ -148,9 +148,8 @@ both_drivers! {
         let name = "sluice_limit_decisions_total{limit=\"a\",outcome=";
         assert_eq!(figure(&site, &format!("{name}\"allowed\"}}")), Some(1.0));
         assert_eq!(figure(&site, &format!("{name}\"observed\"}}")), Some(2.0));
-        let is_logged = || {
-            site.gateway.output().iter().filter(|line| line.contains("\"limit\":\"a\",")).count() == 2
-        };
+        let of_it = |line: &&String| line.contains("\"limit\":\"a\"") && line.contains("\"cause\":null");
+        let is_logged = || site.gateway.output().iter().filter(of_it).count() == 2;
         assert!(eventually(is_logged), "{:?}", site.gateway.output());
     }
 
