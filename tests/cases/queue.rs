@@ -455,6 +455,26 @@ fn load(site: &Site, clients: usize, pause: Duration, lasts: Duration) -> Load {
     all
 }
 
+/// What an origin gives a second to so many clients that ask one request after the other, without a gateway between. It
+/// shares the processors with everything else here, so that only a rate from the same run says something.
+fn capacity(origin: &Origin, clients: usize) -> f64 {
+    let (answered, lasts) = (AtomicUsize::new(0), Duration::from_secs(2));
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut client = Client::connect(origin.address());
+                let end = Instant::now() + lasts;
+                while Instant::now() < end {
+                    client.send(get("/x", ""));
+                    assert_eq!(client.response().status(), 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    answered.into_inner() as f64 / lasts.as_secs_f64()
+}
+
 /// An origin that works on so many requests at a time; others wait within it, as they do in a server with a pool.
 fn limited(workers: u32, takes: Duration) -> Origin {
     let free = Arc::new((Mutex::new(workers), std::sync::Condvar::new()));
@@ -477,17 +497,19 @@ both_drivers! {
         let queue = "concurrency = 4\nqueue = { depth = 100, max-wait = \"500ms\" }";
         let site = Site::new(driver, &setup(queue, 2), origin);
         let quiet = load(&site, 2, Duration::from_millis(100), Duration::from_secs(2));
-        let began = Instant::now();
+        let before_it = capacity(&site.origin, 4);
         // 4 at a time, 25 a second each: a hundred a second, and 60 clients at five a second ask for three times that.
-        let busy = load(&site, 60, Duration::from_millis(200), Duration::from_secs(6));
-        let served = busy.served.len() as f64 / began.elapsed().as_secs_f64();
+        let lasts = Duration::from_secs(6);
+        let busy = load(&site, 60, Duration::from_millis(200), lasts);
+        let capacity = before_it.min(capacity(&site.origin, 4));
+        let served = busy.served.len() as f64 / lasts.as_secs_f64();
         let (before, after) = (quiet.percentile(99), busy.percentile(99));
-        println!("{driver}: {served:.0}/s of 100/s, p99 {after:?} (quiet {before:?}), {:?}", busy.statuses);
+        println!("{driver}: {served:.0}/s of {capacity:.0}/s, p99 {after:?} (quiet {before:?}), {:?}", busy.statuses);
         assert_eq!(seen.most(), 4);
         assert!(busy.statuses.keys().all(|status| matches!(status, 200 | 503)), "{:?}", busy.statuses);
         assert!(busy.statuses.contains_key(&503), "it was no overload");
-        // The origin's own threads share the processors with everything else here, hence the margin below 95.
-        assert!(served >= 80.0, "{served:.0} a second");
+        // The simulation holds it to 95 in a hundred; sixty clients take their part of the processors here.
+        assert!(served >= 0.8 * capacity, "{served:.0} of {capacity:.0} a second");
         assert!(after <= 2 * before + Duration::from_millis(500) + Duration::from_millis(250), "{after:?}");
     }
 
@@ -513,8 +535,9 @@ both_drivers! {
             (busy, watching.join().expect("no panic"))
         });
         println!("{driver}: {:?}, p99 {:?}, limits {limits:?}", busy.statuses, busy.percentile(99));
-        // The upstream does 300 a second, and was asked for 750.
-        assert!(busy.served.len() >= 12 * 240, "{}", busy.served.len());
+        // The upstream does up to 300 a second, and was asked for 750.
+        let (served, capacity) = (busy.served.len() as f64 / 12.0, capacity(&site.origin, 6));
+        assert!(served >= 0.7 * capacity, "{served:.0} of {capacity:.0} a second");
         let mut last = limits.split_off(limits.len() / 2);
         last.sort_unstable();
         let mostly = last[last.len() / 2];

@@ -133,12 +133,15 @@ pub(crate) fn passed(core: &Rc<Core>, permits: &Arc<Permits>) {
 
 /// Somebody of this urgency waits at another core, for whom somebody here has to leave.
 pub(crate) fn make_room(core: &Rc<Core>, permits: &Arc<Permits>, urgency: Urgency) {
-    let Some(line) = core.lines.find(permits) else { return };
-    let victim = line.queue.borrow_mut().make_room(urgency);
-    if let Some(victim) = victim {
-        line.permits.leave();
+    let line = core.lines.find(permits);
+    let victim = line.as_ref().and_then(|line| line.queue.borrow_mut().make_room(urgency));
+    if let Some((line, victim)) = line.zip(victim) {
+        permits.leave();
         line.tell(core);
         victim.decide(Fate::Refused(Failure::QueueFull { retry_after: line.retry_after(core.clock.now()) }));
+    } else if let Some(other) = permits.less_urgent_than(urgency).filter(|other| *other != core.index) {
+        // Whoever was to leave has left for somebody else. Should nobody hear of it, one more waits than may.
+        core.shared.send(other, Message::MakeRoom(Arc::clone(permits), urgency));
     }
 }
 
