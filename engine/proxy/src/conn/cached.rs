@@ -13,12 +13,16 @@ use sluice_wire::head::{Name, Response};
 use crate::body::Frame;
 use crate::cache::{self, Answer, Cached, End, Filling, Indexed, Next, Source};
 use crate::core::{Core, Scratch};
+use crate::deadline::{Deadline, Expiry};
 use crate::exchange::Exchange;
+use crate::limits::{Pacer, settle};
 use crate::observe::record::Phase;
 use crate::rt::{Buffer, Lease, SMALL};
+use crate::upstream::Watched;
+use crate::wheel::Tick;
 
 use super::out::Out;
-use super::response::{SentResponse, begin_own};
+use super::response::{SentResponse, begin_own, pacer};
 
 /// Bodies up to this length are copied behind the head, which is cheaper than handing the kernel two pieces.
 const COPIED_BYTES_MAX: u64 = 8 * 1024;
@@ -36,18 +40,20 @@ pub(super) async fn send(
     // RFC 9110 §10.1.1: a client that still waits for a 100 may or may not send its content now.
     exchange.keep_alive &= !exchange.expects_continue;
     exchange.phase = Phase::Response;
+    let hidden = cost(core, exchange, &cached);
     let plan = Plan::new(exchange, &cached);
     if plan.ends_with_connection {
         exchange.keep_alive = false;
     }
-    let head = write_head(core, exchange, &mut scratch.head, &cached, &plan);
+    let head = write_head(core, exchange, &mut scratch.head, &cached, &plan, &hidden);
     let Some(mut buffer) = head else {
         exchange.answered(plan.status, Some(Failure::OutOfMemory));
         exchange.break_off();
         return SentResponse::broken();
     };
     let Cached { source, answer, .. } = cached;
-    if let (Source::Stored(stored), Answer::Whole) = (&source, &answer)
+    let pace = Paced::new(core, exchange);
+    if let (Source::Stored(stored), Answer::Whole, None) = (&source, &answer, &pace)
         && !plan.is_bodiless
         && plan.length.is_some_and(|length| length <= COPIED_BYTES_MAX)
         && exchange.stream.is_none()
@@ -58,7 +64,50 @@ pub(super) async fn send(
         let (result, _) = exchange.client.write_all(core, exchange, buffer).await;
         return sent(exchange, &plan, result.err().map(|_| exchange.lost()));
     }
-    Box::pin(send_parts(core, exchange, source, answer, plan, buffer)).await
+    Box::pin(send_parts(core, exchange, source, answer, plan, buffer, pace)).await
+}
+
+/// Charges what a stored response says that its request has cost. Returns the fields that said so, which are not for the
+/// client.
+fn cost(core: &Core, exchange: &mut Exchange<'_>, cached: &Cached) -> Vec<String> {
+    if exchange.owed.is_empty() {
+        return Vec::new();
+    }
+    let bytes = cached.object().head();
+    stored::parse(bytes).map_or_else(Vec::new, |head| settle(core, exchange, Response { bytes, head: &head }))
+}
+
+/// How a body leaves.
+struct Way {
+    out: Out,
+    pace: Option<Paced>,
+}
+
+/// What keeps a response to its bandwidth, while its client is there.
+struct Paced {
+    pacer: Box<Pacer>,
+    deadline: Rc<Deadline>,
+    watched: Watched,
+}
+
+impl Paced {
+    fn new(core: &Rc<Core>, exchange: &Exchange<'_>) -> Option<Self> {
+        let pacer = pacer(core, exchange)?;
+        let deadline = Rc::new(core.deadlines.waits());
+        let watched = Watched::enter(core, exchange, &deadline);
+        Some(Paced { pacer, deadline, watched })
+    }
+
+    /// Waits until more may be sent after so many bytes. Why it does not go on.
+    async fn rest(pace: &mut Option<Paced>, core: &Core, exchange: &mut Exchange<'_>, sent: usize) -> Option<Failure> {
+        let Paced { pacer, deadline, watched } = pace.as_mut()?;
+        deadline.set(exchange.bounded(Tick::MAX / 2), Expiry::Wake);
+        let since = core.clock.now();
+        let rested = Box::pin(pacer.rest(core, deadline, sent, || watched.progress())).await;
+        exchange.times.waited += core.clock.now() - since;
+        let gone = if watched.client_is_gone() { Failure::ClientGone } else { Failure::ResponseTimeout };
+        (!rested).then_some(gone)
+    }
 }
 
 /// How a response of the cache is framed.
@@ -108,6 +157,7 @@ fn write_head(
     lines: &mut Vec<u8>,
     cached: &Cached,
     plan: &Plan,
+    hidden: &[String],
 ) -> Option<Buffer> {
     let mut number = itoa::Buffer::new();
     let head = cached.object().head();
@@ -118,9 +168,9 @@ fn write_head(
     };
     lines.clear();
     let kept: &[u8] = match &cached.answer {
-        Answer::Whole => head.strip_suffix(b"\r\n").unwrap_or(head),
+        Answer::Whole if hidden.is_empty() => head.strip_suffix(b"\r\n").unwrap_or(head),
         answer => {
-            changed_head(core, lines, head, answer, cached.object().body_bytes(), plan.status)?;
+            changed_head(core, lines, head, answer, cached.object().body_bytes(), plan.status, hidden)?;
             &[]
         }
     };
@@ -136,6 +186,7 @@ fn write_head(
     if let Some(note) = &exchange.cache {
         note.write(lines);
     }
+    lines.extend_from_slice(exchange.told.as_bytes());
     let connection = connection_field(exchange.keep_alive, exchange.version);
     if !connection.is_empty() {
         for part in ["Connection: ", connection, "\r\n"] {
@@ -149,7 +200,15 @@ fn write_head(
 }
 
 /// Appends the head of an answer that is not simply what is stored, without its empty line.
-fn changed_head(core: &Core, out: &mut Vec<u8>, head: &[u8], answer: &Answer, length: u64, status: u16) -> Option<()> {
+fn changed_head(
+    core: &Core,
+    out: &mut Vec<u8>,
+    head: &[u8],
+    answer: &Answer,
+    length: u64,
+    status: u16,
+    hidden: &[String],
+) -> Option<()> {
     let parsed = stored::parse(head)?;
     let view = Response { bytes: head, head: &parsed };
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -184,7 +243,10 @@ fn changed_head(core: &Core, out: &mut Vec<u8>, head: &[u8], answer: &Answer, le
         Answer::Whole => None,
     };
     for line in parsed.fields.lines().iter().filter(|line| Some(line.name) != without) {
-        out.extend_from_slice(line.line.of(head));
+        let name = line.name_span.of(head);
+        if !hidden.iter().any(|hidden| name.eq_ignore_ascii_case(hidden.as_bytes())) {
+            out.extend_from_slice(line.line.of(head));
+        }
     }
     Some(())
 }
@@ -197,6 +259,7 @@ async fn send_parts(
     answer: Answer,
     plan: Plan,
     mut buffer: Buffer,
+    pace: Option<Paced>,
 ) -> SentResponse {
     let is_all = plan.is_bodiless || plan.length == Some(0);
     let head = match &exchange.stream {
@@ -204,7 +267,7 @@ async fn send_parts(
         Some(_) => begin_own(exchange, &mut buffer, is_all).map(|out| (out, None)),
         None => Some((Out::Http1 { frame: plan.frame, head_is_due: false }, Some(buffer))),
     };
-    let Some((mut out, head)) = head else {
+    let Some((out, head)) = head else {
         return sent(exchange, &plan, Some(exchange.lost()));
     };
     if is_all {
@@ -214,17 +277,18 @@ async fn send_parts(
         };
         return sent(exchange, &plan, result.err().map(|_| exchange.lost()));
     }
+    let mut way = Way { out, pace };
     let failure = match (source, answer) {
-        (Source::Fill(filling), _) => send_filling(core, exchange, &mut out, head, *filling).await,
+        (Source::Fill(filling), _) => send_filling(core, exchange, &mut way, head, *filling).await,
         (Source::Stored(stored), Answer::Parts(parts)) => {
-            send_multipart(core, exchange, &mut out, head, &stored, &parts).await
+            send_multipart(core, exchange, &mut way, head, &stored, &parts).await
         }
         (Source::Stored(stored), Answer::Part(range)) => {
-            send_range(core, exchange, &mut out, head, &stored, range, true).await
+            send_range(core, exchange, &mut way, head, &stored, range, true).await
         }
         (Source::Stored(stored), Answer::Whole | Answer::NotModified | Answer::Unsatisfiable) => {
             let whole = 0..stored.object().body_bytes();
-            send_range(core, exchange, &mut out, head, &stored, whole, true).await
+            send_range(core, exchange, &mut way, head, &stored, whole, true).await
         }
     };
     sent(exchange, &plan, failure)
@@ -234,20 +298,22 @@ async fn send_parts(
 async fn send_range(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
-    out: &mut Out,
+    way: &mut Way,
     mut head: Option<Buffer>,
     stored: &Rc<Indexed>,
     range: Range<u64>,
     last: bool,
 ) -> Option<Failure> {
     let mut offset = range.start;
+    let (leases_max, bytes_max) = if way.pace.is_some() { (1, SMALL) } else { (LEASES_MAX, usize::MAX) };
     while offset < range.end {
         let mut leases = Vec::new();
-        while offset < range.end && leases.len() < LEASES_MAX {
+        let before = offset;
+        while offset < range.end && leases.len() < leases_max {
             let lease = Lease::of(stored, |stored: &Indexed| {
                 let rest = stored.object().body_at(offset);
                 let wanted = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
-                &rest[..rest.len().min(wanted)]
+                &rest[..rest.len().min(wanted).min(bytes_max)]
             });
             if lease.is_empty() {
                 // It would go on for ever; what is stored is as long as it says.
@@ -258,8 +324,13 @@ async fn send_range(
             exchange.bytes.response_content += lease.len() as u64;
             leases.push(lease);
         }
-        if out.lent(core, exchange, head.take(), leases, last && offset == range.end).await.is_err() {
+        if way.out.lent(core, exchange, head.take(), leases, last && offset == range.end).await.is_err() {
             return Some(exchange.lost());
+        }
+        if offset < range.end
+            && let Some(failure) = Paced::rest(&mut way.pace, core, exchange, (offset - before) as usize).await
+        {
+            return Some(failure);
         }
     }
     None
@@ -269,26 +340,26 @@ async fn send_range(
 async fn send_multipart(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
-    out: &mut Out,
+    way: &mut Way,
     mut head: Option<Buffer>,
     stored: &Rc<Indexed>,
     parts: &Multipart,
 ) -> Option<Failure> {
     for (before, range) in &parts.parts {
-        if let Some(failure) = send_text(core, exchange, out, head.take(), before, false).await {
+        if let Some(failure) = send_text(core, exchange, way, head.take(), before, false).await {
             return Some(failure);
         }
-        if let Some(failure) = send_range(core, exchange, out, None, stored, range.clone(), false).await {
+        if let Some(failure) = send_range(core, exchange, way, None, stored, range.clone(), false).await {
             return Some(failure);
         }
     }
-    send_text(core, exchange, out, None, &parts.end, true).await
+    send_text(core, exchange, way, None, &parts.end, true).await
 }
 
 async fn send_text(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
-    out: &mut Out,
+    way: &mut Way,
     head: Option<Buffer>,
     text: &[u8],
     last: bool,
@@ -303,7 +374,7 @@ async fn send_text(
         return Some(Failure::Internal);
     }
     exchange.bytes.response_content += text.len() as u64;
-    let (result, _) = out.content(core, exchange, &[], buffer, last).await;
+    let (result, _) = way.out.content(core, exchange, &[], buffer, last).await;
     result.is_err().then(|| exchange.lost())
 }
 
@@ -311,16 +382,17 @@ async fn send_text(
 async fn send_filling(
     core: &Rc<Core>,
     exchange: &mut Exchange<'_>,
-    out: &mut Out,
+    way: &mut Way,
     mut head: Option<Buffer>,
     mut filling: Filling,
 ) -> Option<Failure> {
+    let leases_max = if way.pace.is_some() { 1 } else { LEASES_MAX };
     let Filling { length, follower, waiting, .. } = &mut filling;
     let mut left = *length;
     loop {
         let mut leases = Vec::new();
         let mut end = None;
-        while leases.len() < LEASES_MAX && end.is_none() {
+        while leases.len() < leases_max && end.is_none() {
             match cache::next(core, follower) {
                 Some(Next::Part(segment, from)) => {
                     let lease = Lease::of_shared(&segment, |segment: &cache::Segment| &segment.bytes()[from..]);
@@ -332,9 +404,10 @@ async fn send_filling(
                 None => break,
             }
         }
+        let sent_bytes: usize = leases.iter().map(|lease| lease.len()).sum();
         let is_whole = left == Some(0) || matches!(end, Some(Next::End(End::Whole)));
         if (head.is_some() || !leases.is_empty() || is_whole)
-            && out.lent(core, exchange, head.take(), leases, is_whole).await.is_err()
+            && way.out.lent(core, exchange, head.take(), leases, is_whole).await.is_err()
         {
             return Some(exchange.lost());
         }
@@ -343,6 +416,9 @@ async fn send_filling(
             Some(Next::End(End::Failed(failure))) => return Some(failure),
             Some(_) => return Some(Failure::WriteTimeout),
             None => {}
+        }
+        if let Some(failure) = Paced::rest(&mut way.pace, core, exchange, sent_bytes).await {
+            return Some(failure);
         }
         let since = core.clock.now();
         let waited = waiting.ready(core, follower).await;

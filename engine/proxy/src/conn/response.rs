@@ -266,7 +266,7 @@ pub(super) async fn send(
 }
 
 /// What keeps the response to its bandwidth, if it has one.
-fn pacer(core: &Core, exchange: &Exchange<'_>) -> Option<Box<Pacer>> {
+pub(super) fn pacer(core: &Core, exchange: &Exchange<'_>) -> Option<Box<Pacer>> {
     let route = exchange.route()?;
     if route.bandwidth == Bandwidth::default() {
         return None;
