@@ -2,6 +2,8 @@
 //!
 //! Nothing here waits for a response to grow old: origins say of theirs how old they are already.
 
+use std::time::{Duration, Instant};
+
 use sluice_load::message::Framing;
 use sluice_load::origin::{Origin, Reply, Request, Then};
 
@@ -546,5 +548,34 @@ both_drivers! {
             client.send(format!("GET /{size} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
             assert!(!is_hit(&client.response()), "another scheme is another resource");
         }
+    }
+}
+
+both_drivers! {
+    /// A hit counts like any request: its client is told of its limits, what it has cost is charged, and its body keeps to
+    /// the route's bandwidth.
+    fn hits_keep_to_limits_and_bandwidth(driver: &str) {
+        let setup = Setup {
+            route: format!("{CACHE}\nlimits = {{ rates = [\"hourly\"] }}\nbandwidth = {{ per-stream = \"200KiB/s\" }}"),
+            more: "[limit.hourly]\nrate = \"1000/h\"\nburst = 1000\nkey = \"client-ip\"\ncost-field = \"x-cost\"\nheaders = \"draft\"\n".to_owned(),
+            ..Setup::default()
+        };
+        let site = Site::new(driver, &setup, Origin::http(|request| match request.head.target.as_str() {
+            "/large" => fresh(pattern(400_000)),
+            _ => fresh("x").with("X-Cost", "10"),
+        }));
+        let ask = |target: &str| {
+            let response = site.ask(get(target, ""));
+            assert!(response.field("ratelimit").is_some(), "{:?}", response.head.fields);
+            response
+        };
+        ask("/small");
+        let hit = ask("/small");
+        assert!(is_hit(&hit) && hit.text() == "x" && hit.field("x-cost").is_none());
+        ask("/large");
+        let began = Instant::now();
+        let hit = ask("/large");
+        assert!(is_hit(&hit) && hit.body.data == pattern(400_000));
+        assert!(began.elapsed() > Duration::from_millis(700), "{:?}", began.elapsed());
     }
 }
