@@ -307,7 +307,7 @@ both_drivers! {
 
     /// Whatever comes instead of a handshake, and wherever it ends, costs a connection and nothing else.
     fn broken_handshakes_end(driver: &str) {
-        let secure = Secure::echo(driver, "timeouts.header = \"300ms\"");
+        let secure = Secure::echo(driver, "timeouts = { handshake = \"300ms\", header = \"300ms\" }");
         // What a client really sends first.
         let name = "localhost".try_into().expect("a name");
         let mut hello = Vec::new();

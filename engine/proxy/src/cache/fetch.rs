@@ -21,11 +21,11 @@ use crate::upstream::{self, UpstreamResponse};
 
 use super::fill::{End, Fill};
 use super::object::Object;
-use super::receive::Task;
+use super::receive::{LOOKS_MAX, Task};
 use super::step::Lookup;
 
 /// How long it is remembered that responses to a key are not stored.
-const PASS_MILLIS: u64 = 10_000;
+pub(super) const PASS_MILLIS: u64 = 10_000;
 
 /// A response that turned out to be for the client alone who asked first.
 pub(super) struct Handed {
@@ -136,7 +136,17 @@ impl Fetch {
         }
         let origin = if outcome.is_ok() { Origin::Status(scratch.response.status) } else { Origin::Failed };
         let scheme = client.hop.scheme();
-        let task = Task { core, policy, fill: &fill, asked, hash, times, local: &local, scheme };
+        let task = Task {
+            core,
+            policy,
+            fill: &fill,
+            asked,
+            hash,
+            times,
+            local: &local,
+            scheme,
+            looks_left: Cell::new(LOOKS_MAX),
+        };
         if let Some(stored) = &stored {
             match lookup::after(&asked, &stored.facts_now(), origin, received) {
                 After::Freshen => {

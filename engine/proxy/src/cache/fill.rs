@@ -36,8 +36,9 @@ struct State {
     segments: VecDeque<Arc<Segment>>,
     /// Bytes in `segments`.
     held_bytes: u64,
-    /// Bytes in front of them, which are not held any more.
+    /// Bytes in front of them, which are not held any more, and in how many segments.
     passed_bytes: u64,
+    passed_segments: usize,
     end: Option<End>,
     /// How far each follower is.
     followers: Vec<Option<u64>>,
@@ -65,8 +66,8 @@ pub(crate) enum End {
 /// What a follower gets next.
 #[derive(Clone, Debug)]
 pub(crate) enum Next {
-    /// A part of the body, from this byte of the segment on.
-    Part(Arc<Segment>, usize),
+    /// A part of the body.
+    Part(Arc<Segment>),
     /// Nothing more.
     End(End),
     /// It is so far behind that what comes next for it is not held any more.
@@ -130,6 +131,7 @@ impl Fill {
             let bytes = oldest.bytes().len() as u64;
             state.held_bytes -= bytes;
             state.passed_bytes += bytes;
+            state.passed_segments += 1;
         }
         std::mem::take(&mut state.waiting)
     }
@@ -152,9 +154,14 @@ impl Fill {
         (state.passed_bytes == 0).then(|| state.segments.iter().cloned().collect())
     }
 
-    /// Whether anybody follows it.
-    pub(crate) fn is_followed(&self) -> bool {
-        self.state().followers.iter().any(Option::is_some)
+    /// How many follow it.
+    pub(crate) fn followers(&self) -> usize {
+        self.state().followers.iter().flatten().count()
+    }
+
+    /// Whether somebody who comes now gets all of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state().passed_bytes == 0
     }
 
     /// Whether no follower is further behind than so many bytes. If not, the core is rung when that changes.
@@ -189,22 +196,19 @@ impl Fill {
 }
 
 impl State {
-    /// How far the last follower is behind.
+    /// How far the last follower is behind, but for those who have lost.
     fn lag_bytes(&self) -> u64 {
-        let slowest = self.followers.iter().flatten().min();
+        let slowest = self.followers.iter().flatten().filter(|position| **position >= self.passed_bytes).min();
         slowest.map_or(0, |slowest| (self.passed_bytes + self.held_bytes).saturating_sub(*slowest))
     }
 
-    fn next(&self, position: u64) -> Option<Next> {
-        let Some(mut offset) = position.checked_sub(self.passed_bytes) else { return Some(Next::Lost) };
-        for segment in &self.segments {
-            let bytes = segment.bytes().len() as u64;
-            if offset < bytes {
-                return Some(Next::Part(Arc::clone(segment), offset as usize));
-            }
-            offset -= bytes;
+    /// What comes behind so many segments.
+    fn next(&self, segments: usize) -> Option<Next> {
+        let Some(index) = segments.checked_sub(self.passed_segments) else { return Some(Next::Lost) };
+        match self.segments.get(index) {
+            Some(segment) => Some(Next::Part(Arc::clone(segment))),
+            None => self.end.clone().map(Next::End),
         }
-        self.end.clone().map(Next::End)
     }
 }
 
@@ -218,20 +222,25 @@ pub(crate) fn bit(core: usize) -> u64 {
 pub(crate) struct Follower {
     fill: Arc<Fill>,
     place: usize,
-    /// Bytes of the body that it has got.
+    /// Bytes of the body that it has got, and in how many segments.
     position: u64,
+    segments: usize,
 }
 
 impl Follower {
-    pub(crate) fn new(fill: &Arc<Fill>) -> Self {
+    /// `None`: the beginning of the body is not held any more.
+    pub(crate) fn new(fill: &Arc<Fill>) -> Option<Self> {
         let mut state = fill.state();
+        if state.passed_bytes > 0 {
+            return None;
+        }
         let place = state.followers.iter().position(Option::is_none).unwrap_or(state.followers.len());
         if place == state.followers.len() {
             state.followers.push(None);
         }
         state.followers[place] = Some(0);
         drop(state);
-        Follower { fill: Arc::clone(fill), place, position: 0 }
+        Some(Follower { fill: Arc::clone(fill), place, position: 0, segments: 0 })
     }
 
     pub(crate) fn fill(&self) -> &Arc<Fill> {
@@ -241,7 +250,7 @@ impl Follower {
     /// Whether anything comes next. If not, the core is rung once there is.
     pub(crate) fn is_ready(&self, core: usize) -> bool {
         let mut state = self.fill.state();
-        let is_ready = state.next(self.position).is_some();
+        let is_ready = state.next(self.segments).is_some();
         if !is_ready {
             state.waiting |= bit(core);
         }
@@ -252,9 +261,12 @@ impl Follower {
     /// it.
     pub(crate) fn next(&mut self, core: usize) -> (Option<Next>, u64) {
         let mut state = self.fill.state();
-        let next = state.next(self.position);
+        let next = state.next(self.segments);
         match &next {
-            Some(Next::Part(segment, from)) => self.position += (segment.bytes().len() - from) as u64,
+            Some(Next::Part(segment)) => {
+                self.position += segment.bytes().len() as u64;
+                self.segments += 1;
+            }
             Some(Next::End(_) | Next::Lost) => {}
             None => state.waiting |= bit(core),
         }
@@ -285,7 +297,7 @@ mod tests {
         let mut all = Vec::new();
         loop {
             match follower.next(0).0 {
-                Some(Next::Part(segment, from)) => all.extend_from_slice(&segment.bytes()[from..]),
+                Some(Next::Part(segment)) => all.extend_from_slice(segment.bytes()),
                 other => return (all, other),
             }
         }
@@ -294,7 +306,7 @@ mod tests {
     #[test]
     fn followers_get_every_byte_whenever_they_come() {
         let fill = Fill::new(1, 0);
-        let mut early = Follower::new(&fill);
+        let mut early = Follower::new(&fill).expect("nothing was let go");
         assert!(matches!(read(&mut early), (_, None)));
         assert_eq!(fill.push(segment(b"abc"), 100), bit(0), "who waits is rung");
         assert_eq!(fill.push(segment(b"de"), 100), 0, "and once only");
@@ -302,25 +314,28 @@ mod tests {
         assert_eq!(fill.push(segment(b"f"), 100), bit(0));
         assert_eq!(fill.end(End::Whole), 0);
         assert!(matches!(read(&mut early), (rest, Some(Next::End(End::Whole))) if rest == b"f"));
-        assert_eq!(read(&mut Follower::new(&fill)).0, b"abcdef");
+        assert_eq!(read(&mut Follower::new(&fill).expect("nothing was let go")).0, b"abcdef");
     }
 
     #[test]
     fn who_falls_too_far_behind_loses_instead_of_missing_a_part() {
         let fill = Fill::new(1, 0);
-        let mut slow = Follower::new(&fill);
+        let mut slow = Follower::new(&fill).expect("nothing was let go");
         for part in [b"abcd", b"efgh", b"ijkl"] {
             fill.push(segment(part), 8);
         }
         assert!(matches!(slow.next(0).0, Some(Next::Lost)));
         assert!(fill.segments().is_none(), "what is not whole is not stored");
+        assert!(Follower::new(&fill).is_none(), "nor followed from now on");
+        assert!(fill.is_kept_up_with(0, 5), "nobody waits for who has lost");
     }
 
     #[test]
     fn a_writer_waits_for_the_slowest_and_no_longer_than_it_is_there() {
         let fill = Fill::new(1, 0);
         assert!(fill.is_kept_up_with(0, 5), "nobody is behind");
-        let (mut fast, slow) = (Follower::new(&fill), Follower::new(&fill));
+        let (mut fast, slow) =
+            (Follower::new(&fill).expect("nothing was let go"), Follower::new(&fill).expect("nothing was let go"));
         fill.push(segment(b"abcd"), 8);
         assert!(!fill.is_kept_up_with(3, 5));
         assert_eq!(fast.next(0).1, bit(5), "it is rung to look again");
@@ -334,6 +349,6 @@ mod tests {
         let fill = Fill::new(1, 0);
         fill.end(End::Failed(Failure::ResponseIncomplete));
         fill.end(End::Whole);
-        assert!(matches!(Follower::new(&fill).next(0).0, Some(Next::End(End::Failed(_)))));
+        assert!(matches!(Follower::new(&fill).expect("nothing was let go").next(0).0, Some(Next::End(End::Failed(_)))));
     }
 }

@@ -86,6 +86,7 @@ impl Miss<'_> {
             let request = Request { bytes: input.filled(), head: &scratch.request };
             let joins = |fill: &Fill| {
                 !fill.is_spoiled()
+                    && fill.is_whole()
                     && fill.head().is_none_or(|head| {
                         head.key() == scratch.key.as_slice() && selects(&head, request, &mut Vec::new())
                     })
@@ -136,7 +137,7 @@ impl Miss<'_> {
         fill: &Arc<Fill>,
         handover: Option<Rc<Handover>>,
     ) -> Result<Followed, Failure> {
-        let follower = Follower::new(fill);
+        let Some(follower) = Follower::new(fill) else { return Ok(Followed::Alone) };
         let waiting = Waiting::new(core, exchange);
         let since = core.clock.now();
         let mut interim = 0;

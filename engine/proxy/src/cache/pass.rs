@@ -9,7 +9,7 @@ use sluice_rules::cache::invalidate::{self, Unsafe};
 use sluice_rules::cache::lookup::{Asked, Forward, Method};
 use sluice_rules::cache::status::Outcome;
 use sluice_rules::cache::tags::Pattern;
-use sluice_rules::cache::{Times, storable, stored};
+use sluice_rules::cache::{Times, fill, storable, stored};
 use sluice_rules::failure::Failure;
 use sluice_rules::reply::Reply;
 use sluice_rules::snapshot::{CachePolicy, KeyParts, Route, UpstreamId};
@@ -166,6 +166,10 @@ fn after_head(
     let store = &core.shared.cache;
     let request = Request { bytes: input.filled(), head: &scratch.request };
     let view = ResponseView { bytes: response.buffer.filled(), head: &scratch.response };
+    if fill::is_for_one(policy, &lookup.asked, request, &scratch.target) {
+        // What one client has shaped must not become what others get.
+        return;
+    }
     for before in store.find(lookup.hash, times.received).objects {
         if before.key() != scratch.key.as_slice() || !selects(&before, request, &mut Vec::new()) {
             continue;

@@ -1,5 +1,6 @@
 //! A response on its way into the store: shown to all who follow as it comes, and stored once it is whole.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::rt::{Buffer, SMALL};
 use crate::upstream::UpstreamResponse;
 
 use super::account::{Charge, Segment};
+use super::fetch::PASS_MILLIS;
 use super::fill::{End, Fill};
 use super::index::Waiter;
 use super::object::{Object, Parts};
@@ -37,7 +39,7 @@ const SEGMENT_BYTES_MIN: usize = 8 * 1024;
 const SEGMENT_BYTES: usize = 128 * 1024;
 
 /// How long the slowest follower of an object that is not kept is waited for, in looks of a tenth of a second or more.
-const LOOKS_MAX: u32 = 50;
+pub(super) const LOOKS_MAX: u32 = 50;
 
 /// A fetch whose response has come.
 pub(super) struct Task<'t> {
@@ -49,6 +51,8 @@ pub(super) struct Task<'t> {
     pub(super) times: CacheTimes,
     pub(super) local: &'t Local,
     pub(super) scheme: &'static str,
+    /// How often it still waits for the slowest of several followers.
+    pub(super) looks_left: Cell<u32>,
 }
 
 impl Task<'_> {
@@ -236,17 +240,24 @@ impl Task<'_> {
         let UpstreamResponse { mut buffer, framing, mut content, leg } = response;
         buffer.consume(head_bytes);
         let mut failure = content.decode(&mut buffer).err().map(Failure::ResponseChunk);
-        let (mut is_kept, mut total) = (true, 0u64);
+        let (mut is_kept, mut is_abandoned, mut total) = (true, false, 0u64);
         while failure.is_none() {
             total = total.saturating_add(buffer.len() as u64);
             is_kept &= total <= self.object_bytes_max();
             if !buffer.is_empty() {
+                let was_kept = is_kept && !is_abandoned;
                 is_kept &= self.push(buffer.filled(), is_kept).await;
+                if was_kept && !is_kept {
+                    // Who comes now would not get its beginning.
+                    is_abandoned = true;
+                    let now = core.moment(core.clock.now());
+                    core.shared.cache.abandon(self.fill, Some(now.after(PASS_MILLIS)), now);
+                }
             }
             if content.ended() {
                 break;
             }
-            if !is_kept && !self.fill.is_followed() {
+            if !is_kept && self.fill.followers() == 0 {
                 // Nobody wants it, and it is not kept.
                 failure = Some(Failure::ClientGone);
                 break;
@@ -282,10 +293,17 @@ impl Task<'_> {
         is_kept
     }
 
-    /// Waits for the slowest follower of an object that is not kept, for a while.
+    /// Waits for the slowest follower of an object that is not kept: for as long as it takes, if it is the only one,
+    /// who has its own time to read. With others the fill as a whole waits for [`LOOKS_MAX`], and then the slow lose.
     async fn let_them_catch_up(&self) {
         let waiter = Rc::new(Waiter::default());
-        for _ in 0..LOOKS_MAX {
+        loop {
+            if self.fill.followers() > 1 {
+                match self.looks_left.get().checked_sub(1) {
+                    Some(left) => self.looks_left.set(left),
+                    None => return,
+                }
+            }
             let deadline = self.core.deadlines.waits();
             deadline.set_after(Duration::from_millis(100), Expiry::Wake);
             let keeps_up = poll_fn(|context| {

@@ -248,14 +248,16 @@ impl Store {
         {
             return Begun::Again;
         }
+        let generation = self.purges.generation();
         let fills = shard.fills.entry(hash).or_default();
-        if let Some(fill) = fills.iter().find(|fill| joins(fill)) {
+        // What was asked for before a purge is what the purge is about.
+        if let Some(fill) = fills.iter().find(|fill| fill.generation == generation && joins(fill)) {
             return Begun::Follow(Arc::clone(fill));
         }
         if fills.len() >= FILLS_MAX {
             return Begun::Alone;
         }
-        let fill = Fill::new(hash, self.purges.generation());
+        let fill = Fill::new(hash, generation);
         fills.push(Arc::clone(&fill));
         Begun::Lead(fill)
     }

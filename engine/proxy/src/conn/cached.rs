@@ -394,8 +394,8 @@ async fn send_filling(
         let mut end = None;
         while leases.len() < leases_max && end.is_none() {
             match cache::next(core, follower) {
-                Some(Next::Part(segment, from)) => {
-                    let lease = Lease::of_shared(&segment, |segment: &cache::Segment| &segment.bytes()[from..]);
+                Some(Next::Part(segment)) => {
+                    let lease = Lease::of_shared(&segment, |segment: &cache::Segment| segment.bytes());
                     left = left.map(|left| left.saturating_sub(lease.len() as u64));
                     exchange.bytes.response_content += lease.len() as u64;
                     leases.push(lease);

@@ -59,6 +59,7 @@ pub struct Leases {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
     slot: usize,
+    hash: u64,
     debt: Nanos,
 }
 
@@ -113,7 +114,7 @@ impl Leases {
     ) -> Result<Spent, Option<Nanos>> {
         let (slot, now, debt) = (self.slot(key), moment.now, bucket.debt(cost));
         let mut lease = self.buckets[slot].get();
-        let spent = Spent { slot, debt };
+        let spent = Spent { slot, hash: key.hash, debt };
         if lease.hash == key.hash {
             let from = lease.next.max(now);
             if from.saturating_add(debt) <= lease.end {
@@ -162,6 +163,10 @@ impl Leases {
     /// Pays back what was just taken.
     pub fn pay_back(&self, spent: Spent) {
         let mut lease = self.buckets[spent.slot].get();
+        if lease.hash != spent.hash {
+            // Another key of the same request has taken its place: what is left of it has been given back.
+            return;
+        }
         lease.next = lease.next.saturating_sub(spent.debt);
         self.buckets[spent.slot].set(lease);
     }

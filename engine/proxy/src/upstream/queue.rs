@@ -334,6 +334,10 @@ impl Line {
                 Err(refused) => return Err(refused),
             };
             let elsewhere = instead_of.filter(|other| *other != core.index).ok_or(Refused::Full)?;
+            if self.queue.borrow().len() >= self.depth.get() {
+                // Nobody has to leave elsewhere for one who has no room here.
+                return Err(Refused::Full);
+            }
             let message = Message::MakeRoom(Arc::clone(&self.permits), asked.urgency);
             if !core.shared.send(elsewhere, message) {
                 return Err(Refused::Full);

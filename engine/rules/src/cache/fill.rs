@@ -11,6 +11,7 @@ use sluice_wire::head::{NameSet, Request};
 use sluice_wire::target::Target;
 
 use super::key;
+use super::lookup::Asked;
 use crate::snapshot::{CachePolicy, QueryPart};
 
 /// Conditions about one client's copy, and parts that one client wants (RFC 9111 §4.3.1).
@@ -75,6 +76,16 @@ pub fn edit(policy: &CachePolicy, request: Request<'_>, edits: &mut Edits) {
     }
 }
 
+/// Whether the response to a request that went to the origin as it is may be for its client alone: it had credentials,
+/// or something that [`edit`] and [`target`] keep from the origin.
+pub fn is_for_one(policy: &CachePolicy, asked: &Asked, request: Request<'_>, target: &Target) -> bool {
+    let mut edits = Edits::default();
+    edit(policy, request, &mut edits);
+    let table = &request.head.fields;
+    let is_edited = !edits.added().is_empty() || (0..table.lines().len()).any(|line| !edits.keeps(line, table));
+    asked.has_authorization || asked.has_cookie || is_edited || self::target(policy, target).is_some()
+}
+
 /// The cookies that are part of the key, as one value.
 fn kept_cookies(policy: &CachePolicy, request: Request<'_>) -> Vec<u8> {
     let mut kept = Vec::new();
@@ -124,6 +135,26 @@ mod tests {
         let length = writer.finish().unwrap();
         let text = String::from_utf8_lossy(&space[..length]).into_owned();
         text.trim_end().split("\r\n").skip(2).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_a_client_has_shaped_is_for_it_alone() {
+        let mut policy = CachePolicy::default();
+        policy.key.query = QueryPart::Only(vec!["page".into()]);
+        for (target, fields, expected) in [
+            ("/a", "User-Agent: x\nAccept: y", false),
+            ("/a?page=1", "", false),
+            ("/a?page=1&x=2", "", true),
+            ("/a", "Authorization: x", true),
+            ("/a", "Cookie: a=1", true),
+            ("/a", "X-Host: evil", true),
+            ("/a", "If-None-Match: \"a\"", true),
+        ] {
+            let request = sent("HEAD", target, fields);
+            let asked = request.asked(&policy);
+            let is_for_one = is_for_one(&policy, &asked, request.view(), &request.target);
+            assert_eq!(is_for_one, expected, "{target} {fields}");
+        }
     }
 
     /// ATTACKS.md row 24: what is not part of the key, and what no `Vary` will name, does not go.
