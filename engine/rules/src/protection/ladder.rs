@@ -14,8 +14,13 @@ use super::{Measure, Mode, Protection, Rung, Subject, Trip};
 pub const STANDINGS_MAX: usize = 65_536;
 
 /// How long a measure is given to show, before a client that goes on takes the next step: what it had under way when
-/// it was judged is no second offence.
-const GRACE: Duration = Duration::from_secs(3);
+/// it was judged is no second offence. Errors are looked at over ten seconds, and none counts twice.
+fn grace(cause: Cause) -> Duration {
+    match cause {
+        Cause::Requests => Duration::from_secs(3),
+        Cause::Errors => Duration::from_secs(10),
+    }
+}
 
 /// What a client was seen to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,7 +124,7 @@ impl Ladder {
         if before.is_none() && self.standings.len() >= STANDINGS_MAX {
             return None;
         }
-        if before.is_some_and(|stand| now < stand.since.saturating_add(GRACE)) {
+        if before.is_some_and(|stand| now < stand.since.saturating_add(grace(cause))) {
             return None;
         }
         let number = before.map_or(1, |stand| stand.number + 1).min(protection.ladder.len());
@@ -212,6 +217,17 @@ mod tests {
                 assert_eq!(step.map(|step| step.number), *expected, "at {second} of {case:?}");
             }
         }
+    }
+
+    /// Errors that had a client take a step do not have it take another.
+    #[test]
+    fn no_error_counts_twice() {
+        let errors = Observed { requests: 1, requests_lately: 120, errors_lately: 119 };
+        let (mut ladder, protection) = (Ladder::default(), protection());
+        let mut step = |second| ladder.judge(&protection, subject(1), errors, Duration::from_secs(second));
+        assert_eq!(step(0).map(|step| step.number), Some(1));
+        assert!((1..10).all(|second| step(second).is_none()));
+        assert_eq!(step(10).map(|step| step.number), Some(2), "it has gone on");
     }
 
     #[test]
