@@ -51,7 +51,8 @@ table! {
     pub struct Trip {
         /// Requests in one second.
         requests: At<PerSecond<1, 10_000_000>> = "500/s",
-        /// The share of its requests within ten seconds that end with a status of 400 to 499.
+        /// The share of its requests within ten seconds that end with a status of 400 to 498 other
+        /// than 429, and that no limit, access list or measure has refused.
         errors: At<Percent<1, 100>> = "50%",
         /// How many requests within ten seconds that share is taken of at least.
         min_requests: At<Int<1, 1_000_000>> = 100,

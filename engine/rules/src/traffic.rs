@@ -27,7 +27,7 @@ const OTHERS: usize = 128;
 /// What is followed of requests of one client besides their number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Requests that failed by the client's own fault: a status of 400 to 499.
+    /// Requests that failed by the client's own fault: a status of 400 to 498 other than 429.
     pub errors: u64,
     /// Requests that were refused for want of credentials: 401 and 403.
     pub logins: u64,

@@ -30,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The exit code for arguments that mean nothing, as that of clap.
 const USAGE: u8 = 2;
 
-/// An API gateway: one event loop for each core, HTTP/1.1, configured by one TOML file.
+/// An API gateway: one event loop for each core, HTTP/1.1 and HTTP/2, configured by one TOML file.
 #[derive(Parser)]
 #[command(name = "sluice", version, disable_help_subcommand = true)]
 struct Arguments {
