@@ -195,7 +195,8 @@ impl Control {
             let reason = reason.to_owned();
             protector.bans.push(Ban { network, until, reason: reason.clone(), since: SystemTime::now() });
             protector.is_stale = true;
-            tracing::warn!(event = "banned", %network, ?time, reason, "an operator has banned a network");
+            let time = time.map(tracing::field::debug);
+            tracing::warn!(event = "banned", %network, time, reason, "an operator has banned a network");
             protector.note(EventKind::Banned(network, reason));
         }
         self.renew_verdicts(now);
