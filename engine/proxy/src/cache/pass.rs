@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sluice_rules::cache::conditional::{self, AfterHead};
-use sluice_rules::cache::control::RequestControl;
 use sluice_rules::cache::invalidate::{self, Unsafe};
 use sluice_rules::cache::lookup::{Asked, Forward, Method};
 use sluice_rules::cache::status::Outcome;
@@ -127,7 +126,7 @@ fn invalidated(
     let is_plain = policy.key == KeyParts::default() && !exchange.client.hop.is_trusted();
     for (place, target) in targets.into_iter().enumerate() {
         if place == 0 && is_plain {
-            let hash = hash(core, exchange, scratch, input, route, policy, &plain());
+            let hash = hash(core, exchange, scratch, input, route, policy, &Asked::plain());
             store.expire(hash, now);
             continue;
         }
@@ -136,20 +135,6 @@ fn invalidated(
         if store.purges.purge(&pattern, Manner::Soft).is_err() {
             let _ = store.purges.purge(&Pattern::All, Manner::Soft);
         }
-    }
-}
-
-/// A GET without anything special.
-fn plain() -> Asked {
-    Asked {
-        method: Method::Get,
-        control: RequestControl::default(),
-        bypass: None,
-        may_store: true,
-        has_authorization: false,
-        has_cookie: false,
-        is_conditional: false,
-        has_range: false,
     }
 }
 
@@ -200,7 +185,7 @@ fn freshened(
     let own = ResponseView { bytes: before.head(), head: &parsed };
     let merged = stored::freshen(policy, own, update, times.wall)?;
     let random = core.random() as u32;
-    let storable = storable::judge_merged(policy, &plain(), &merged, update, times, random).ok()?;
+    let storable = storable::judge_merged(policy, &Asked::plain(), &merged, update, times, random).ok()?;
     let tags: Vec<u64> = before.tags().collect();
     let parts = Parts {
         hash: before.hash(),

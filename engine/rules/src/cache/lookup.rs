@@ -99,10 +99,9 @@ const SPECIAL: NameSet = NameSet::of(&[
 ]);
 
 impl Asked {
-    /// Looks at a request. `has_content`: it is not known to be without.
-    pub fn read(policy: &CachePolicy, request: Request<'_>, target: &Target, has_content: bool) -> Self {
-        let table = &request.head.fields;
-        let mut asked = Asked {
+    /// A GET without anything special.
+    pub fn plain() -> Self {
+        Asked {
             method: Method::Get,
             control: RequestControl::default(),
             bypass: None,
@@ -111,7 +110,13 @@ impl Asked {
             has_cookie: false,
             is_conditional: false,
             has_range: false,
-        };
+        }
+    }
+
+    /// Looks at a request. `has_content`: it is not known to be without.
+    pub fn read(policy: &CachePolicy, request: Request<'_>, target: &Target, has_content: bool) -> Self {
+        let table = &request.head.fields;
+        let mut asked = Asked::plain();
         let method = match request.method() {
             "GET" => Some(Method::Get),
             "HEAD" => Some(Method::Head),
