@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use sluice_rules::cache::control::ResponseControl;
 use sluice_rules::cache::range::{self, Selection};
-use sluice_rules::cache::vary::Selecting;
+use sluice_rules::cache::vary::{PREFERENCES_MAX, Selecting};
 use sluice_rules::cache::{SECONDS_MAX, dates};
 use sluice_wire::h1::parse::{self, Progress};
 use sluice_wire::head::{Request, RequestHead, Response, ResponseHead};
@@ -69,7 +69,7 @@ pub fn vary(bytes: &[u8]) {
         let member = member.trim_ascii();
         !member.is_empty() && member.iter().all(|byte| byte.is_ascii_alphanumeric())
     };
-    if members.iter().all(|member| is_plain(member)) {
+    if members.len() <= PREFERENCES_MAX && members.iter().all(|member| is_plain(member)) {
         members.reverse();
         assert_eq!(key(bytes), key(&members.join(&b" ,  "[..])));
     }

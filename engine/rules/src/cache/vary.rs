@@ -107,7 +107,7 @@ enum Order {
 }
 
 /// Preferences that are put in order; a longer list is taken as it is.
-const PREFERENCES_MAX: usize = 16;
+pub const PREFERENCES_MAX: usize = 16;
 
 /// A list of preferences with weights in thousandths, the heaviest first.
 struct Preferences<'v> {
