@@ -304,7 +304,10 @@ text! {
     /// A network, or one address.
     Prefix(IpNet), "a network",
     |text| match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-        (Ok(network), _) => Ok(network),
+        // With a zero in front it would be octal to some.
+        (Ok(network), _) if text.split('/').next().is_some_and(|address| address.parse::<IpAddr>().is_ok()) => {
+            Ok(network)
+        }
         (_, Ok(address)) => Ok(address.into()),
         _ => Err("expected an address or a network such as 10.0.0.0/8".into()),
     }

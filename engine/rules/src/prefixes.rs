@@ -283,7 +283,9 @@ impl Fault {
 
 fn network(line: &[u8]) -> Result<IpNet, Fault> {
     let text = str::from_utf8(line).map_err(|_| Fault::Unreadable)?;
-    let network = if text.contains('/') { text.parse().ok() } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
+    // With a zero in front it would be octal to some, and is no address to the standard library.
+    let address: IpAddr = text.split('/').next().unwrap_or_default().parse().map_err(|_| Fault::Unreadable)?;
+    let network = if text.contains('/') { text.parse().ok() } else { Some(IpNet::from(address)) };
     let network: IpNet = network.ok_or(Fault::Unreadable)?;
     if network.trunc() == network { Ok(network) } else { Err(Fault::HostBits(network.trunc())) }
 }
